@@ -1,0 +1,57 @@
+"""Drafters: what proposes tokens for the target to verify.
+
+A drafter proposes and learns what was committed; nothing else. A wrong proposal costs time and never text. Drafters
+that need a model live in ``device_client.drafters``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Drafter(Protocol):
+    """Two verbs, called from one thread at a time."""
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        """Return up to ``count`` tokens that may follow ``path``; fewer mean that there is no more to say.
+
+        ``path`` is prompt, committed text and what was drafted since. ``cancelled`` is asked before each token; once it
+        says yes the proposal is void and may be cut short.
+        """
+        ...
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Take ids that were committed, in order: the prompt first, then each commit."""
+        ...
+
+
+@dataclass(slots=True)
+class NgramDrafter:
+    """Prompt look-up: propose what followed the last occurrence of the path's longest known suffix.
+
+    Source: Saxena 2023, prompt look-up decoding; transformers' ``prompt_lookup_num_tokens`` does the same. Learns from
+    prompt and committed text alone, so it needs no model and next to no memory.
+    """
+
+    longest: int = 3  # tokens of suffix to look for first
+    shortest: int = 1
+    _ids: list[int] = field(default_factory=list)
+    _last: dict[tuple[int, ...], int] = field(default_factory=dict)  # n-gram to the position after its last occurrence
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        """Return the tokens after the last place where the path's suffix stood before."""
+        for width in range(min(self.longest, len(path)), self.shortest - 1, -1):
+            start = self._last.get(tuple(path[-width:]))
+            if start is not None and start < len(self._ids):
+                return self._ids[start : start + count]
+        return []
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Index the n-grams that end before each new id: the last one has no successor yet."""
+        for token in ids:
+            end = len(self._ids)
+            for width in range(self.shortest, min(self.longest, end) + 1):
+                self._last[tuple(self._ids[end - width :])] = end
+            self._ids.append(token)

@@ -1,0 +1,242 @@
+"""The values that cross a boundary: settings, frames of the session protocol, and the edge's work.
+
+All are frozen. Positions are absolute and count from the first prompt token; a *length* is a number of tokens from
+there. ``docs/glossary.md`` explains the words; DESIGN §4 is the contract that the frames follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+PROTOCOL_VERSION = 1
+SAMPLER_VERSION = "argmax-1"
+"""Names the rule that turns logits into a token; both ends must share it."""
+
+MAX_FRAME_NODES = 512
+"""Draft nodes in one frame, and positions of which the edge keeps path hashes (DESIGN §4, rules 4 and 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the target's text is chosen. Temperature 0 is argmax, ties to the lowest id."""
+
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a session's tokens mean: the target, its tokenizer and the sampler."""
+
+    model_digest: bytes  # 32 bytes
+    tokenizer_digest: bytes  # 32 bytes
+    sampler_version: str = SAMPLER_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an edge grants a session."""
+
+    context_tokens: int  # prompt and answer together
+    live_nodes: int = 256  # credits: draft nodes sent, past the committed end, not contradicted
+    frame_nodes: int = MAX_FRAME_NODES
+    ahead_tokens: int = 64  # how far the edge may decode past the acked length
+    prefix_chunk_tokens: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the device drafts. One frame outstanding is the synchronous schedule."""
+
+    draft_length: int  # tokens a frame; 0 leaves all to the edge
+    outstanding: int = 1  # frames in flight at once
+
+
+class Origin(IntEnum):
+    """How a committed token came to be; the words are vLLM's where vLLM has one."""
+
+    ACCEPTED = 1
+    RECOVERED = 2
+    BONUS = 3
+    RUN_AHEAD = 4
+
+
+class StopReason(IntEnum):
+    """Why a text ended."""
+
+    STOP_TOKEN = 1
+    MAX_TOKENS = 2
+
+
+class RefusalCode(IntEnum):
+    """Why an edge refused a frame or ended a stream."""
+
+    MALFORMED = 1
+    UNSUPPORTED_VERSION = 2
+    UNSUPPORTED = 3
+    MODEL_MISMATCH = 4
+    TOKENIZER_MISMATCH = 5
+    TOO_LONG = 6
+    SESSION_MISMATCH = 7
+    PREFIX_MISMATCH = 8
+    STALE_EPOCH = 9
+    SUPERSEDED = 10
+    OUT_OF_ORDER = 11
+    BAD_ACK = 12
+    CREDITS = 13
+    RETRY_LATER = 14
+    DRAINING = 15
+
+
+# ---- from the device ----
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Attach a session to this edge, for the first time or again."""
+
+    session_id: bytes  # 16 bytes
+    epoch: int
+    identity: Identity
+    sampling: Sampling
+    stop_ids: tuple[int, ...]
+    max_tokens: int  # counted from the prompt length
+    prompt_length: int
+    length: int  # ids so far, prompt and committed: the first ack
+    digest: bytes  # BLAKE2b-256 of those ids
+    prefix_start: int | None  # where the ``Prefix`` frames that follow begin; None where none follow
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """A chunk of the ids that ``Open`` announced or ``NeedPrefix`` asked for."""
+
+    epoch: int
+    start: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Draft nodes under the node whose path hash is ``base_hash``; without ids it is an ack."""
+
+    epoch: int
+    seq: int
+    acked: int  # the device's committed length
+    base: int  # length of the path that the ids extend; never before ``acked``
+    base_hash: bytes  # 8 bytes
+    ids: tuple[int, ...] = ()
+    parents: tuple[int, ...] | None = None  # index of each node's parent in ``ids``, -1 for the base; None is a chain
+    idle: bool = False  # nothing of the device is on its way until its next frame with ids
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The device stops here; the last ack. The edge forgets the session."""
+
+    epoch: int
+    length: int
+
+
+DeviceFrame = Open | Prefix | Draft | Finish
+
+# ---- from the edge ----
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where an edge spent the time of one pass, in seconds."""
+
+    queue_s: float = 0.0  # from the frame that made the pass possible to its start
+    pass_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The answer to ``Open``, sent at once."""
+
+    epoch: int
+    kv_length: int
+    committed_length: int
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Tokens that are the target's own, for good."""
+
+    epoch: int
+    base: int
+    ids: tuple[int, ...]
+    length: int  # base + len(ids)
+    path_hash: bytes  # 8 bytes, at ``length``
+    last_seq: int  # last draft read when the pass was chosen; information only
+    origins: tuple[Origin, ...]
+    stop: StopReason | None = None
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, slots=True)
+class NeedPrefix:
+    """The edge lacks the session's ids from ``start`` on."""
+
+    epoch: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The edge will not do this; ``seq`` names a refused draft, which dies at both ends with all under it."""
+
+    epoch: int
+    code: RefusalCode
+    message: str
+    field: str = ""
+    retry_after_s: float = 0.0
+    seq: int = 0
+    highest_epoch: int = 0
+    ends_stream: bool = True
+
+
+EdgeFrame = Opened | Commit | NeedPrefix | Refused
+
+# ---- the edge's work ----
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Positions of one session for one forward pass; the engine's only unit of work.
+
+    The cache holds ``start`` valid rows once ``gather`` is done: rows ``gather`` (absolute cache rows) become the last
+    ``len(gather)`` rows before ``start``. ``parents[i]`` is the index in ``tokens`` of token i's parent, -1 where it is
+    the last row before ``start``; None is a chain. ``wanted`` are the indices whose choice of next token is asked for.
+    """
+
+    start: int
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...] | None = None
+    wanted: tuple[int, ...] = ()
+    gather: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A span with what fences it: it counts only if epoch, base and path hash are still current (DESIGN §4, rule 2)."""
+
+    epoch: int
+    base: int
+    base_hash: bytes
+    span: Span
+    sampling: Sampling
+    last_seq: int
+    node_rows: tuple[bytes, ...]  # path hash of each draft node, in the order of the span's last tokens
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """The target's own choice of next token after each wanted row, in the order of ``Span.wanted``."""
+
+    choices: tuple[int, ...]
+    timing: Timing = Timing()

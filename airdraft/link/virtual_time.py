@@ -1,0 +1,206 @@
+"""Both session cores in one process under a virtual clock: the driver of tests and simulations.
+
+The target is a function of the whole path. The cache is kept as rows of ids, so a core that miscounts its rows gets
+wrong text here just as it would on a real engine.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from airdraft.core.errors import SpecError, refusal
+from airdraft.core.session import Committed, DeviceSession, EdgeSession, Lost
+from airdraft.core.session.device import Output
+from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, Pass, PassResult, Span
+
+NextToken = Callable[[Sequence[int]], int]
+NextDraft = Callable[[Sequence[int]], int | None]
+Delay = Callable[[], float]
+
+
+class RowEngine:
+    """A cache of ids in place of keys and values, and a target that reads the path from it."""
+
+    def __init__(self, target: NextToken) -> None:
+        self.rows: list[int] = []
+        self._target = target
+
+    def extend(self, span: Span) -> tuple[int, ...]:
+        """Run one span; return the target's choice after each wanted row. Raises IndexError on missing rows."""
+        if span.gather:
+            first = span.start - len(span.gather)
+            self.rows[first:] = [self.rows[row] for row in span.gather]
+        if span.start > len(self.rows):
+            raise IndexError(f"span starts at {span.start}, the cache holds {len(self.rows)} rows")
+        del self.rows[span.start :]
+        committed = list(self.rows)
+        self.rows.extend(span.tokens)
+        paths: list[list[int]] = []
+        for index, token in enumerate(span.tokens):
+            parent = index - 1 if span.parents is None else span.parents[index]
+            paths.append([*(committed if parent < 0 else paths[parent]), token])
+        return tuple(self._target(paths[row]) for row in span.wanted)
+
+
+def constant(seconds: float) -> Delay:
+    """Return a delay that is always the same."""
+    return lambda: seconds
+
+
+@dataclass(slots=True)
+class VirtualPair:
+    """A device and an edge, a link between them, and the time that everything takes.
+
+    ``draft`` gives the drafter's next token for a path, or None where it has none; ``pass_s`` is the time of a pass of
+    that many positions. Frames of one direction keep their order.
+    """
+
+    device: DeviceSession
+    target: NextToken
+    draft: NextDraft
+    limits: Limits
+    up: Delay = lambda: 0.01
+    down: Delay = lambda: 0.01
+    draft_s: float = 0.001
+    pass_s: Callable[[int], float] = lambda positions: 0.005
+    edge: EdgeSession | None = None
+    now: float = 0.0
+    sent: list[DeviceFrame] = field(default_factory=list)
+    answered: list[EdgeFrame] = field(default_factory=list)
+    commits: list[Committed] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    passes: list[Pass] = field(default_factory=list)
+    engine: RowEngine = field(init=False)
+    _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _order: int = 0
+    _last_up: float = 0.0
+    _last_down: float = 0.0
+    _drafting: bool = False
+    _link: int = 0  # which link is up; frames on an earlier one never arrive
+
+    def __post_init__(self) -> None:
+        self.engine = RowEngine(self.target)
+
+    # ---- scenes ----
+
+    def attach(self, epoch: int, *, with_prefix: bool = True) -> None:
+        """Open a stream on a fresh link."""
+        self._link += 1
+        self._last_up = self._last_down = self.now
+        self._device_does(self.device.attach(epoch, with_prefix=with_prefix))
+
+    def cut(self) -> None:
+        """Cut the link: what is in the air is lost, and both ends notice."""
+        self._link += 1
+        self.device.detached()
+        if self.edge is not None:
+            self.edge.detached(self.edge.epoch)
+
+    def replace_edge(self) -> None:
+        """Put an edge in place that knows nothing."""
+        self.edge, self.engine = None, RowEngine(self.target)
+
+    def evict(self, *, ids_too: bool = False) -> None:
+        """Take the edge's cache away, between passes, and with ``ids_too`` its ids."""
+        if self.edge is None or self.edge.in_flight:
+            return
+        self.engine.rows.clear()
+        self._edge_says(self.edge.evicted(ids_too=ids_too))
+
+    def run(self, *, seconds: float = 1e9, events: int = 1_000_000) -> None:
+        """Let time pass until nothing happens any more, or for so long, or for so many events."""
+        end = self.now + seconds
+        while self._events and events > 0:
+            if self._events[0][0] > end:
+                self.now = end
+                return
+            self.now, _, happen = heapq.heappop(self._events)
+            happen()
+            events -= 1
+
+    def deliver(self, frame: DeviceFrame) -> None:
+        """Hand the edge a frame as if the device had sent it."""
+        self._edge_takes(frame)
+
+    # ---- the world ----
+
+    def _at(self, when: float, happen: Callable[[], None]) -> None:
+        self._order += 1
+        heapq.heappush(self._events, (when, self._order, happen))
+
+    def _device_does(self, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, Committed):
+                self.commits.append(output)
+            elif isinstance(output, Lost):
+                self.lost.append(output)
+            else:
+                self.sent.append(output)
+                self._last_up = max(self._last_up, self.now + self.up())
+                self._at(self._last_up, self._on_link(lambda frame=output: self._edge_takes(frame)))  # type: ignore[misc]
+        self._start_drafting()
+
+    def _on_link(self, happen: Callable[[], None]) -> Callable[[], None]:
+        link = self._link
+        return lambda: happen() if link == self._link else None
+
+    def _start_drafting(self) -> None:
+        work = None if self._drafting else self.device.draft_work()
+        if work is None:
+            return
+        tokens: list[int] = []
+        for _ in range(work.count):
+            token = self.draft((*work.path, *tokens))
+            if token is None:
+                break
+            tokens.append(token)
+        self._drafting = True
+
+        def done() -> None:
+            self._drafting = False
+            self._device_does(self.device.drafted(work, tokens))
+
+        self._at(self.now + self.draft_s * max(1, len(tokens)), done)
+
+    def _edge_takes(self, frame: DeviceFrame) -> None:
+        try:
+            if isinstance(frame, Open):
+                if self.edge is None or self.edge.finished:
+                    self.edge = EdgeSession(frame, self.limits)
+                frames = self.edge.attach(frame)
+            else:
+                frames = self.edge.received(frame) if self.edge is not None else []
+        except SpecError as error:
+            frames = [refusal(error, frame.epoch)]
+            if self.edge is not None:
+                self.edge.detached(frame.epoch)
+        self._edge_says(frames)
+
+    def _edge_says(self, frames: Sequence[EdgeFrame]) -> None:
+        for frame in frames:
+            self.answered.append(frame)
+            self._last_down = max(self._last_down, self.now + self.down())
+            self._at(
+                self._last_down,
+                self._on_link(lambda frame=frame: self._device_does(self.device.received(frame))),  # type: ignore[misc]
+            )
+        self._start_pass()
+
+    def _start_pass(self) -> None:
+        edge, engine = self.edge, self.engine
+        work = None if edge is None else edge.next_pass()
+        if edge is None or work is None:
+            return
+        self.passes.append(work)
+        choices = engine.extend(work.span)
+        self._at(
+            self.now + self.pass_s(len(work.span.tokens)),
+            lambda: self._pass_done(edge, work, PassResult(choices)),
+        )
+
+    def _pass_done(self, edge: EdgeSession, work: Pass, result: PassResult) -> None:
+        frames = edge.finished_pass(work, result)
+        if edge is self.edge:
+            self._edge_says(frames)

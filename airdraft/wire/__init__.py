@@ -1,0 +1,1 @@
+"""The wire: protobuf in, checked values out, and back; gRPC on both sides. The only user of the generated stubs."""

@@ -1,0 +1,123 @@
+"""A device's end of the wire: one channel to an edge, ``Describe``, and streams of checked frames."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from airdraft.core.errors import EdgeFault, EdgeUnreachable, MalformedFrame
+from airdraft.core.types import DeviceFrame, Draft, EdgeFrame
+from airdraft.v1 import verification_pb2 as pb
+from airdraft.v1 import verification_pb2_grpc as rpc
+from airdraft.wire.convert import device_frame_to_proto, edge_frame_from_proto
+from airdraft.wire.describe import Description, description_from_proto
+from airdraft.wire.status import unreachable
+
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a tokenizer of 152k tokens is 11 MB
+    ("grpc.enable_retries", 0),  # the session protocol retries, with a new epoch
+    # The edge permits pings at this pace (airdraft.wire.server); without that it answers with GOAWAY.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Application bytes of a stream: protobuf messages, without gRPC's and TCP's own framing."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    draft_frames: int = 0
+    draft_tokens: int = 0
+    draft_bytes: int = 0
+
+
+class EdgeStream:
+    """One ``Generate`` call. Iterating gives the edge's frames until it ends the stream.
+
+    Raises EdgeUnreachable where the connection is lost, EdgeFault where a frame from the edge is malformed.
+    """
+
+    def __init__(
+        self, address: str, call: grpc.aio.StreamStreamCall[pb.DeviceFrame, pb.EdgeFrame], vocabulary: int
+    ) -> None:
+        self.traffic = Traffic()
+        self._address = address
+        self._call = call
+        self._vocabulary = vocabulary
+
+    async def send(self, frame: DeviceFrame) -> None:
+        """Write a frame; returns once it is handed to the transport. Raises EdgeUnreachable."""
+        message = device_frame_to_proto(frame)
+        size = message.ByteSize()
+        self.traffic.bytes_up += size
+        if isinstance(frame, Draft):
+            self.traffic.draft_frames += 1
+            self.traffic.draft_tokens += len(frame.ids)
+            self.traffic.draft_bytes += size
+        try:
+            await self._call.write(message)
+        except grpc.aio.AioRpcError as error:
+            raise unreachable(self._address, error) from error
+        except grpc.aio.UsageError as error:  # the edge ended the call; reading tells why
+            raise EdgeUnreachable(f"edge {self._address}: the stream is closed") from error
+
+    async def half_close(self) -> None:
+        """Say that nothing more will be sent."""
+        await self._call.done_writing()
+
+    async def ended(self) -> None:
+        """Wait until the edge has ended the call, however."""
+        await self._call.code()
+
+    def cancel(self) -> None:
+        """Drop the stream."""
+        self._call.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[EdgeFrame]:
+        try:
+            async for message in self._call:
+                self.traffic.bytes_down += message.ByteSize()
+                try:
+                    yield edge_frame_from_proto(message, self._vocabulary)
+                except MalformedFrame as error:
+                    raise EdgeFault(f"edge {self._address}: {error.message}") from error
+        except grpc.aio.AioRpcError as error:
+            raise unreachable(self._address, error) from error
+
+
+class EdgeConnection:
+    """A channel to one edge."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = rpc.VerificationStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def describe(self, *, include_tokenizer: bool = False, timeout_s: float = 5.0) -> Description:
+        """Ask what the edge serves. Raises EdgeUnreachable, EdgeFault."""
+        request = pb.DescribeRequest(include_tokenizer=include_tokenizer)
+        try:
+            message = await self._stub.Describe(request, timeout=timeout_s)
+            return description_from_proto(message)
+        except grpc.aio.AioRpcError as error:
+            raise unreachable(self.address, error) from error
+        except MalformedFrame as error:
+            raise EdgeFault(f"edge {self.address}: {error.message}") from error
+
+    def generate(self, vocabulary: int) -> EdgeStream:
+        """Open a stream; ids at or above ``vocabulary`` are never accepted from it."""
+        return EdgeStream(self.address, self._stub.Generate(), vocabulary)

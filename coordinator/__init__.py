@@ -1,0 +1,1 @@
+"""Decisions from the channel (``coordinator.policy``, embedded in both ends) and, later, the fleet service."""

@@ -1,0 +1,117 @@
+"""Command line of the device client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airdraft import __version__
+from airdraft.core.errors import SpecError
+from airdraft.settings import SettingsError
+from device_client.config import DeviceSettings
+from device_client.exits import Exit, exit_code
+
+app = typer.Typer(
+    name="device_client",
+    help="Ask a large model on an edge node; a small one here drafts ahead.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _fail(message: str, code: Exit) -> typer.Exit:
+    print(f"device_client: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    return typer.Exit(code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"device_client {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Ask a large model on an edge node; a small one here drafts ahead."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads standard input.")],
+    edge: Annotated[str | None, typer.Option(help="Edge node, HOST:PORT. [default: 127.0.0.1:50051]")] = None,
+    draft_model: Annotated[
+        str | None,
+        typer.Option(
+            "--draft-model", "-md", "--spec-draft-model", help="ngram, demo, a folder or a hub id. [default: ngram]"
+        ),
+    ] = None,
+    draft_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub drafter.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer. [default: 256]")] = None,
+    draft_length: Annotated[
+        int | None,
+        typer.Option(
+            "--draft-length",
+            "--num-speculative-tokens",
+            "--spec-draft-n-max",
+            help="Tokens drafted a round; 0 drafts nothing. [default: 4]",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the text; drawn when not given.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0, for now: the most likely text. [default: 0]")] = None,
+    connect_seconds: Annotated[float | None, typer.Option(help="Wait so long for the edge. [default: 5]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done, nothing else.")] = False,
+    config: Annotated[Path | None, typer.Option(help="TOML file with a [device_client] table.")] = None,
+) -> None:
+    """Write the target's answer to standard output; what it cost goes to standard error.
+
+    Options can also be AIRDRAFT_DEVICE_… variables or keys of [device_client] in a TOML file; the command line wins.
+    Exit codes: 0 ok, 2 usage, 3 edge unreachable, 4 model or tokenizer mismatch, 130 interrupted.
+    """
+    given = {name: value for name, value in locals().items() if name in DeviceSettings.model_fields}
+    try:
+        settings = DeviceSettings.load(given, config)
+    except SettingsError as error:
+        raise _fail(str(error), Exit.USAGE) from None
+    text = sys.stdin.read() if prompt == "-" else prompt
+    _generate(text, settings, as_json=as_json)
+
+
+def _generate(prompt: str, settings: DeviceSettings, *, as_json: bool) -> None:
+    try:
+        from airdraft.checkpoint import CheckpointRefused
+        from device_client import generate as command
+        from device_client.attach import cache_folder
+        from device_client.drafters import DrafterUnavailable
+    except ModuleNotFoundError as error:
+        raise _fail(f"{error.name} is missing: pip install 'airdraft[device]'", Exit.USAGE) from None
+    try:
+        report = asyncio.run(command.generate(prompt, settings, cache_folder(), quiet=as_json))
+    except SpecError as error:
+        raise _fail(error.message, exit_code(error)) from None
+    except (DrafterUnavailable, CheckpointRefused) as error:
+        raise _fail(str(error), Exit.USAGE) from None
+    except KeyboardInterrupt:
+        raise _fail("interrupted", Exit.INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(report.as_json()))  # noqa: T201
+    else:
+        print(report.as_line(), file=sys.stderr)  # noqa: T201
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

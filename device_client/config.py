@@ -1,0 +1,26 @@
+"""Settings of a device."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from airdraft.settings import ProcessSettings
+
+
+class DeviceSettings(ProcessSettings):
+    """What ``device_client generate`` can be told; each field is an option, a variable and a TOML key."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="AIRDRAFT_DEVICE_")
+    table: ClassVar[str] = "device_client"
+
+    edge: str = "127.0.0.1:50051"
+    draft_model: str = "ngram"
+    draft_revision: str | None = None
+    max_tokens: int = Field(default=256, ge=0)
+    draft_length: int = Field(default=4, ge=0, le=512)
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    temperature: float = Field(default=0.0, ge=0)
+    connect_seconds: float = Field(default=5.0, gt=0)

@@ -1,0 +1,126 @@
+"""A small causal language model as drafter, on torch and transformers.
+
+Imported only when such a drafter is asked for: the two take seconds to import and a plain device install lacks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils import logging as transformers_logging
+
+from airdraft.checkpoint import CheckpointRefused, Role, local_folder
+from airdraft.core.sampling import choose
+from airdraft.core.tokenizer_digest import vocabulary_size
+from airdraft.core.types import Sampling
+
+_DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TorchDrafter:
+    """Drafts the model's own greedy text; a path that differs from the last one costs only what differs."""
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+        self._model = model
+        self._vocabulary = vocabulary
+        config = model.config.get_text_config(decoder=True)
+        self._context_tokens: int | None = getattr(config, "max_position_embeddings", None)
+        self._held: list[int] = []  # the ids whose keys and values the cache holds
+        self._cache = DynamicCache()
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        """Return up to ``count`` tokens after ``path``; fewer at the end of the model's context or once cancelled.
+
+        The whole of a new prompt is read in one forward. Raises ValueError where the model's logits hold a NaN.
+        """
+        if self._context_tokens is not None:
+            count = min(count, self._context_tokens - len(path))
+        proposal: list[int] = []
+        feed = self._lacking(list(path)) if path else []
+        while feed and len(proposal) < count and not cancelled():
+            token = self._next(feed)
+            proposal.append(token)
+            feed = [token]
+        return proposal
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Do nothing: what was committed comes back in the next path."""
+
+    def _lacking(self, path: list[int]) -> list[int]:
+        """Roll the cache back to where it parts from ``path``; return the rest, at least the last id."""
+        shared = min(len(self._held), len(path) - 1)
+        if self._held[:shared] != path[:shared]:
+            shared = next(index for index in range(shared) if self._held[index] != path[index])
+        self._cache.crop(shared - len(self._held))  # the number of rows to remove, negative
+        del self._held[shared:]
+        return path[shared:]
+
+    @torch.inference_mode()
+    def _next(self, feed: list[int]) -> int:
+        start = len(self._held)
+        output: Any = self._model(
+            input_ids=torch.tensor([feed]),
+            position_ids=torch.arange(start, start + len(feed))[None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._held += feed
+        return choose(output.logits[0, -1].float().numpy(), Sampling(), self._vocabulary)
+
+
+def load_torch_drafter(
+    reference: str, *, vocabulary: int, revision: str | None = None, dtype: str = "auto"
+) -> tuple[TorchDrafter, str]:
+    """Return a drafter on the CPU and its tokenizer's canonical JSON, which the caller compares with the target's.
+
+    reference   ``demo``, a folder, or a hub id
+    vocabulary  size of the target's tokenizer: no id at or above it is drafted
+    dtype       ``auto`` is float32
+
+    Raises CheckpointRefused.
+    """
+    folder = local_folder(reference, Role.DRAFTER, revision=revision)
+    try:
+        model, tokenizer_json = _load(folder, _DTYPES[dtype])
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointRefused(f"drafter {reference} cannot be loaded: {reason}; choose another drafter") from None
+    return TorchDrafter(model, vocabulary), tokenizer_json
+
+
+def _load(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:
+    """Return model and tokenizer. Raises ValueError where the model cannot draft here, and what transformers raises."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the terminal belongs to the text
+    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, **local)
+    if config.is_encoder_decoder:
+        raise ValueError("it is an encoder-decoder model")
+    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers):
+        raise ValueError("it has recurrent state, which cannot be rolled back")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+    tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
+    load: Any = AutoModelForCausalLM.from_pretrained
+    model: PreTrainedModel
+    model, report = load(folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **local)
+    if model._is_stateful:
+        raise ValueError("it has recurrent state, which cannot be rolled back")
+    if report["missing_keys"]:
+        raise ValueError(f"it lacks {len(report['missing_keys'])} weights")
+    embeddings: Any = model.get_input_embeddings()
+    if vocabulary_size(tokenizer_json) > embeddings.num_embeddings:
+        raise ValueError(f"it embeds {embeddings.num_embeddings} of its {vocabulary_size(tokenizer_json)} tokens")
+    model.requires_grad_(False)
+    return model.eval(), tokenizer_json  # type: ignore[no-untyped-call]

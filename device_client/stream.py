@@ -1,0 +1,163 @@
+"""The pump of one stream: events between the session core, the drafter and the edge.
+
+Nothing here knows what a draft is worth. Three tasks share the core on one event loop: frames in, frames out, drafting;
+the drafter itself works on a thread of its own and is told when its work is void.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+from airdraft.core.drafting import Drafter
+from airdraft.core.errors import EdgeUnreachable, SpecError, error_of
+from airdraft.core.session import Committed, DeviceSession, DraftWork, Lost, Output
+from airdraft.core.types import Commit, DeviceFrame, Timing
+from airdraft.tasks import told
+from airdraft.wire.client import EdgeStream
+
+PARTING_S = 2.0
+"""How long to wait for the edge to take the last ack, once the text is over."""
+
+
+class Watcher(Protocol):
+    """Whoever looks at a text in the making."""
+
+    def committed(self, event: Committed) -> None:
+        """Take text that is final."""
+        ...
+
+    def drafted(self, ahead: Sequence[int]) -> None:
+        """Take the tentative text past the committed end, as a whole."""
+        ...
+
+
+class Moment(NamedTuple):
+    """Something happened here: ``commit`` read, ``draft`` begun, ``drafted`` done, ``sent`` to the transport."""
+
+    kind: Literal["commit", "draft", "drafted", "sent"]
+    at_s: float  # by the pump's clock
+    timing: Timing | None = None  # what the edge said of the pass, for a commit
+
+
+@dataclass(slots=True)
+class Costs:
+    """Where the seconds of a generation went."""
+
+    moments: list[Moment] = field(default_factory=list)
+
+    @property
+    def draft_s(self) -> float:
+        """Return the seconds that the drafter worked."""
+        begun = (moment.at_s for moment in self.moments if moment.kind == "draft")
+        done = (moment.at_s for moment in self.moments if moment.kind == "drafted")
+        return sum(end - start for start, end in zip(begun, done, strict=False))
+
+    @property
+    def pass_s(self) -> float:
+        """Return the seconds of the edge's passes that committed something."""
+        return sum(moment.timing.pass_s for moment in self.moments if moment.timing is not None)
+
+
+class StreamPump:
+    """Carries one attached session until the edge ends it or the text is over."""
+
+    def __init__(
+        self,
+        session: DeviceSession,
+        stream: EdgeStream,
+        drafter: Drafter,
+        watcher: Watcher,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.costs = Costs()
+        self._session, self._stream, self._drafter, self._watcher = session, stream, drafter, watcher
+        self._clock = clock
+        self._outgoing: asyncio.Queue[DeviceFrame | None] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._void = threading.Event()
+        self._work: DraftWork | None = None
+        self._learned = 0  # ids that the drafter knows of
+
+    async def run(self, epoch: int, *, with_prefix: bool) -> None:
+        """Attach with this epoch and go on until the text has ended.
+
+        Raises EdgeUnreachable, EdgeFault and what the edge refused with; the session keeps its text.
+        """
+        self._do(self._session.attach(epoch, with_prefix=with_prefix))
+        with ThreadPoolExecutor(1, "drafter") as thread:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._write())
+                    drafting = group.create_task(self._draft(thread))
+                    await self._read()
+                    drafting.cancel()
+            except ExceptionGroup as failures:
+                raise told(failures, SpecError) from None
+            finally:
+                self._void.set()
+                self._stream.cancel()
+                self._session.detached()
+
+    async def _read(self) -> None:
+        async for frame in self._stream:
+            if isinstance(frame, Commit):
+                self.costs.moments.append(Moment("commit", self._clock(), frame.timing))
+            self._do(self._session.received(frame))
+            if self._session.ended:
+                return
+        raise EdgeUnreachable("the edge ended the stream before the text was over")
+
+    async def _write(self) -> None:
+        try:
+            while (frame := await self._outgoing.get()) is not None:
+                await self._stream.send(frame)
+                self.costs.moments.append(Moment("sent", self._clock()))
+            await self._stream.half_close()
+            async with asyncio.timeout(PARTING_S):
+                await self._stream.ended()
+        except (EdgeUnreachable, TimeoutError):
+            return  # whoever reads learns why the stream is gone; after the end of the text nobody needs to
+
+    async def _draft(self, thread: ThreadPoolExecutor) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._session.ended:
+            work = self._session.draft_work()
+            if work is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            news = tuple(self._session.ids[self._learned :])
+            self._learned += len(news)
+            self._void, self._work = threading.Event(), work
+            tokens = await loop.run_in_executor(thread, self._propose, news, work, self._void.is_set)
+            self._do(self._session.drafted(work, tokens))
+
+    def _propose(self, news: Sequence[int], work: DraftWork, cancelled: Callable[[], bool]) -> list[int]:
+        self.costs.moments.append(Moment("draft", self._clock()))
+        if news:
+            self._drafter.learn(news)
+        tokens = self._drafter.propose(work.path, work.count, cancelled)
+        self.costs.moments.append(Moment("drafted", self._clock()))
+        return tokens
+
+    def _do(self, outputs: Sequence[Output]) -> None:
+        """Let outputs take effect, in order: text is shown before the frame that acks it leaves."""
+        for output in outputs:
+            if isinstance(output, Committed):
+                self._watcher.committed(output)
+            elif isinstance(output, Lost):
+                raise error_of(output.refusal)
+            else:
+                self._outgoing.put_nowait(output)
+        self._watcher.drafted(self._session.ahead)
+        if self._session.ended:
+            self._outgoing.put_nowait(None)
+        if self._work is not None and not self._session.is_current(self._work):
+            self._void.set()
+        self._changed.set()

@@ -1,0 +1,1 @@
+"""The edge node: one large target model, many devices."""

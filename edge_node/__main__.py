@@ -1,0 +1,101 @@
+"""Command line of the edge node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from airdraft import __version__
+from airdraft.settings import SettingsError
+from edge_node.config import EdgeSettings
+
+USAGE = 2
+
+app = typer.Typer(
+    name="edge_node",
+    help="Serve one large model to many devices, which draft for it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _say(message: str) -> None:
+    """Progress goes to stderr, so that pipes stay clean."""
+    print(f"edge_node: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _listening(address: str) -> None:
+    """The address goes to stdout too, for whoever started this process with ``--port 0``."""
+    _say(f"listening on {address}")
+    print(f"listening {address}", flush=True)  # noqa: T201
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edge_node {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Serve one large model to many devices, which draft for it."""
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Option(help="demo, a folder, or a hub id. [default: demo]")] = None,
+    served_model_name: Annotated[str | None, typer.Option(help="Name that devices see.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 … [default: auto]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. [default: auto]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 50051]")] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure/--no-insecure", help="Listen beyond this machine without TLS.")
+    ] = None,
+    max_sessions: Annotated[int | None, typer.Option(help="Sessions held at once. [default: 64]")] = None,
+    max_context: Annotated[int | None, typer.Option(help="Prompt and answer, in tokens. [default: 4096]")] = None,
+    resume_seconds: Annotated[float | None, typer.Option(help="Keep a left session so long. [default: 60]")] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="Time to finish after SIGTERM. [default: 20]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with an [edge_node] table.")] = None,
+) -> None:
+    """Serve a model until SIGTERM.
+
+    Every option can also be an AIRDRAFT_EDGE_… variable or a key of [edge_node] in a TOML file; the command line wins.
+    """
+    given = {name: value for name, value in locals().items() if name != "config"}
+    try:
+        settings = EdgeSettings.load(given, config)
+    except SettingsError as error:
+        _say(str(error))
+        raise typer.Exit(USAGE) from None
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="edge_node: %(levelname)s %(name)s: %(message)s")
+    # Loaded late: torch takes seconds, and --help must not.
+    from airdraft.checkpoint import CheckpointRefused
+    from edge_node.server import CannotListen
+    from edge_node.server import serve as serve_process
+
+    try:
+        asyncio.run(serve_process(settings, _say, _listening))
+    except (CannotListen, CheckpointRefused) as error:
+        _say(str(error))
+        raise typer.Exit(USAGE) from None
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The test that every target passes before it serves: the engine's logits against the model's own.
+
+transformers hands a prepared mask through to most attention layers, but nothing makes it: a model that ignores it, or
+reads positions from it, would give wrong text without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from airdraft.checkpoint import CheckpointRefused
+from airdraft.core.types import Span
+from edge_node.engine.engine import TargetEngine
+from edge_node.engine.target import Target
+
+_WINDOW = 4
+_PREFIX = 6  # longer than the window
+_TREE = (-1, -1, 0, 1, 2)  # two branches of unequal length
+_NODE_PATHS = {3: (1, 3), 4: (0, 2, 4)}
+_TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.1, torch.bfloat16: 0.3}
+"""Greatest error in units of the logits' spread; a mask that is not used costs about one."""
+
+
+def probe(target: Target) -> None:
+    """Raise CheckpointRefused unless a tree of drafts gets the logits of plain forwards on each node's path.
+
+    Windows are narrowed for the while, so that a few positions show whether they hold.
+    """
+    ids = [(7 * index + 1) % target.vocabulary for index in range(_PREFIX + len(_TREE))]
+    prefix, nodes = ids[:_PREFIX], ids[_PREFIX:]
+    with _narrow_windows(target.model.config.get_text_config(decoder=True)):
+        try:
+            engine = TargetEngine(target)
+            cache = engine.open()
+            wanted = tuple(_NODE_PATHS)
+            tree = Span(_PREFIX, tuple(nodes), parents=_TREE, wanted=wanted)
+            logits = engine.extend([(cache, Span(0, tuple(prefix))), (cache, tree)])[1]
+            plain = [_plain(target, [*prefix, *(nodes[node] for node in path)]) for path in _NODE_PATHS.values()]
+        except (TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            raise CheckpointRefused(f"{target.name} does not run here ({reason}); choose another model") from error
+    expected = torch.stack(plain)[:, : target.vocabulary]
+    off = float((logits[:, : target.vocabulary] - expected).abs().max() / expected.std())
+    if not off <= _TOLERANCE[target.model.dtype]:  # a NaN is refused too
+        raise CheckpointRefused(
+            f"{target.name} does not attend as this engine asks (error {off:.2g} of the logits' spread); "
+            "choose another model, or another --dtype if it overflows in this one"
+        )
+
+
+@torch.inference_mode()
+def _plain(target: Target, ids: list[int]) -> Tensor:
+    """Return the float32 logits [V] after ``ids`` from the model alone, by its own masks and without a cache."""
+    output = target.model(input_ids=torch.tensor([ids], device=target.device), use_cache=False)
+    logits: Tensor = output.logits[0, -1].float()
+    return logits
+
+
+@contextmanager
+def _narrow_windows(config: PretrainedConfig) -> Iterator[None]:
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        yield
+        return
+    config.sliding_window = min(window, _WINDOW)
+    try:
+        yield
+    finally:
+        config.sliding_window = window

@@ -1,0 +1,116 @@
+"""The edge's process: listens, loads, serves, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from airdraft import __version__
+from airdraft.core.tokenizer_digest import tokenizer_digest
+from airdraft.core.types import Limits
+from airdraft.tasks import told
+from airdraft.wire.describe import Description
+from airdraft.wire.server import SERVER_OPTIONS, SERVICE_NAME, add_verification
+from edge_node.config import EdgeSettings
+from edge_node.engine.engine import TargetEngine
+from edge_node.engine.loading import Target, load_target
+from edge_node.service import EdgeService
+
+Report = Callable[[str], None]
+_HEALTH = health_pb2.HealthCheckResponse
+
+
+class CannotListen(RuntimeError):
+    """The address is taken or not this machine's."""
+
+
+def describe_target(target: Target, settings: EdgeSettings) -> Description:
+    """Return what this edge says of itself."""
+    return Description(
+        model_name=settings.served_model_name or target.name,
+        model_digest=target.model_digest,
+        tokenizer_digest=tokenizer_digest(target.tokenizer_json),
+        stop_ids=target.stop_ids,
+        vocabulary=target.vocabulary,
+        limits=Limits(context_tokens=target.context_tokens),
+        numerics=f"fast/{target.dtype}/{target.device}",
+        chat_template=target.chat_template or "",
+        tokenizer_json=target.tokenizer_json,
+        server_version=__version__,
+    )
+
+
+async def serve(settings: EdgeSettings, report: Report, listening: Report) -> None:
+    """Serve until SIGTERM or SIGINT; ``report`` gets progress, ``listening`` the address once sessions are accepted.
+
+    Raises CannotListen, and what loading raises.
+    """
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    service = EdgeService(max_sessions=settings.max_sessions, resume_s=settings.resume_seconds)
+    add_verification(server, service)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    await _set_health(checks, _HEALTH.NOT_SERVING)
+    address = _bind(server, settings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await server.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            passes = group.create_task(service.run_passes())
+            loading = group.create_task(_load(settings, service, report))
+            stopping = group.create_task(stop.wait())
+            await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set() and not loading.exception():
+                await _set_health(checks, _HEALTH.SERVING)
+                listening(address)
+                await stopping
+                report("draining")
+                await checks.enter_graceful_shutdown()
+                if not await service.drained(settings.drain_seconds):
+                    report(f"{service.sessions.attached} sessions cut off after {settings.drain_seconds:g} s")
+            for task in (passes, loading, stopping):
+                task.cancel()
+    except BaseExceptionGroup as failures:
+        raise told(failures) from None
+    finally:
+        await server.stop(grace=0.5)
+
+
+async def _load(settings: EdgeSettings, service: EdgeService, report: Report) -> None:
+    report(f"loading {settings.model}")
+    target = await asyncio.to_thread(
+        load_target,
+        settings.model,
+        revision=settings.revision,
+        device=settings.device,
+        dtype=settings.dtype,
+        max_context=settings.max_context,
+    )
+    description = describe_target(target, settings)
+    service.ready(TargetEngine(target), description)
+    report(
+        f"serving {description.model_name}, {target.context_tokens} tokens of context, "
+        f"up to {settings.max_sessions} sessions, {description.numerics}"
+    )
+
+
+def _bind(server: grpc.aio.Server, settings: EdgeSettings) -> str:
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
+    except RuntimeError as error:
+        message = f"cannot listen on {settings.host}:{settings.port}; is another edge running? choose another --port"
+        raise CannotListen(message) from error
+    return f"{settings.host}:{port}"
+
+
+async def _set_health(checks: health.aio.HealthServicer, status: int) -> None:
+    for name in ("", SERVICE_NAME):
+        await checks.set(name, status)

@@ -1,0 +1,149 @@
+"""An edge node's service on real gRPC in this process, and devices that talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import grpc
+
+from airdraft.core.drafting import Drafter
+from airdraft.core.session import Committed, DeviceSession
+from airdraft.core.types import Limits, Plan, Sampling
+from airdraft.wire.client import EdgeConnection, Traffic
+from airdraft.wire.describe import Description
+from airdraft.wire.server import SERVER_OPTIONS, add_verification
+from device_client.stream import StreamPump
+from edge_node.engine.engine import TargetEngine
+from edge_node.engine.target import Target
+from edge_node.service import EdgeService
+
+
+@dataclass(slots=True)
+class Loopback:
+    """A running edge service."""
+
+    address: str
+    service: EdgeService
+    description: Description
+
+
+@asynccontextmanager
+async def edge_on_loopback(
+    target: Target, *, limits: Limits | None = None, max_sessions: int = 64, tokenizer_digest: bytes = b"t" * 32
+) -> AsyncIterator[Loopback]:
+    """Serve a target on a free port of the loopback interface."""
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    service = EdgeService(max_sessions=max_sessions, resume_s=60)
+    description = Description(
+        model_name=target.name,
+        model_digest=target.model_digest,
+        tokenizer_digest=tokenizer_digest,
+        stop_ids=target.stop_ids,
+        vocabulary=target.vocabulary,
+        limits=limits or Limits(context_tokens=target.context_tokens),
+        numerics="fast/float32/cpu",
+    )
+    service.ready(TargetEngine(target), description)
+    add_verification(server, service)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    passes = asyncio.create_task(service.run_passes())
+    try:
+        yield Loopback(f"127.0.0.1:{port}", service, description)
+    finally:
+        passes.cancel()
+        with suppress(asyncio.CancelledError):
+            await passes
+        await server.stop(grace=0)
+
+
+@dataclass(slots=True)
+class Recorder:
+    """A watcher that keeps what it saw."""
+
+    ids: list[int] = field(default_factory=list)
+    events: list[Committed] = field(default_factory=list)
+
+    def committed(self, event: Committed) -> None:
+        """Keep what is final."""
+        self.events.append(event)
+        self.ids.extend(event.ids)
+
+    def drafted(self, ahead: Sequence[int]) -> None:
+        """Forget what is not."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """One generation as the device saw it."""
+
+    session: DeviceSession
+    traffic: Traffic
+    recorder: Recorder
+
+    @property
+    def ids(self) -> list[int]:
+        """Return the committed ids, without the prompt."""
+        return list(self.session.ids[self.session.prompt_length :])
+
+
+def session_for(
+    edge: Loopback, prompt: Sequence[int], *, draft_length: int, max_tokens: int, outstanding: int = 1
+) -> DeviceSession:
+    """Return a device session for this edge, with a session id of its own."""
+    return DeviceSession(
+        secrets.token_bytes(16),
+        edge.description.identity,
+        prompt,
+        sampling=Sampling(),
+        stop_ids=edge.description.stop_ids,
+        max_tokens=max_tokens,
+        limits=edge.description.limits,
+        plan=Plan(draft_length, outstanding),
+    )
+
+
+async def ask(
+    edge: Loopback,
+    connection: EdgeConnection,
+    prompt: Sequence[int],
+    drafter: Drafter,
+    *,
+    draft_length: int,
+    max_tokens: int,
+    outstanding: int = 1,
+) -> Answer:
+    """Let the edge answer a prompt with this drafter on the device."""
+    session = session_for(
+        edge, prompt, draft_length=draft_length, max_tokens=max_tokens, outstanding=outstanding
+    )
+    stream = connection.generate(edge.description.vocabulary)
+    recorder = Recorder()
+    async with asyncio.timeout(60):
+        await StreamPump(session, stream, drafter, recorder).run(1, with_prefix=True)
+    return Answer(session, stream.traffic, recorder)
+
+
+@dataclass(slots=True)
+class ListedDrafter:
+    """A drafter that knows a text and errs now and then, at places that its salt decides."""
+
+    text: Sequence[int]
+    vocabulary: int
+    error_every: int = 0  # 0: never
+    salt: int = 0
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        """Go on with the text, where the path is on it."""
+        tokens: list[int] = []
+        for index in range(len(path), min(len(path) + count, len(self.text))):
+            wrong = self.error_every and (index * 7919 + self.salt) % self.error_every == 0
+            tokens.append((self.text[index] + 1) % self.vocabulary if wrong else self.text[index])
+        return tokens
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Know it already."""

@@ -1,0 +1,209 @@
+"""Frames survive the wire, and what does not fit is refused before anything is queued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airdraft.core.errors import MalformedFrame
+from airdraft.core.types import (
+    Commit,
+    Draft,
+    Finish,
+    Identity,
+    Limits,
+    NeedPrefix,
+    Open,
+    Opened,
+    Origin,
+    Prefix,
+    RefusalCode,
+    Refused,
+    Sampling,
+    StopReason,
+    Timing,
+)
+from airdraft.v1 import verification_pb2 as pb
+from airdraft.wire.convert import (
+    device_frame_from_proto,
+    device_frame_to_proto,
+    edge_frame_from_proto,
+    edge_frame_to_proto,
+)
+
+VOCABULARY = 1000
+LIMITS = Limits(context_tokens=4096)
+
+tokens = st.integers(0, VOCABULARY - 1)
+ids = st.lists(tokens, max_size=12).map(tuple)
+lengths = st.integers(0, 1 << 30)
+epochs = st.integers(1, 2**32 - 1)
+hashes = st.binary(min_size=8, max_size=8)
+digests = st.binary(min_size=32, max_size=32)
+
+
+@st.composite
+def drafts(draw: st.DrawFn) -> Draft:
+    drafted: tuple[int, ...] = draw(ids)
+    acked = draw(st.integers(0, 1 << 29))
+    parents = None
+    tree: bool = draw(st.booleans())
+    if drafted and tree:
+        parents = tuple(draw(st.integers(-1, index - 1)) for index in range(len(drafted)))
+    base = acked + draw(st.integers(0, 1 << 29))
+    idle: bool = draw(st.booleans())
+    seq = draw(st.integers(0, 2**32 - 1))
+    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle and not drafted)
+
+
+@st.composite
+def opens(draw: st.DrawFn) -> Open:
+    prompt = draw(st.integers(1, 1 << 30))
+    return Open(
+        draw(st.binary(min_size=16, max_size=16)),
+        draw(epochs),
+        Identity(draw(digests), draw(digests), draw(st.text(max_size=20))),
+        Sampling(draw(st.floats(0, 100)), draw(st.integers(0, 2**64 - 1))),
+        draw(ids),
+        draw(lengths),
+        prompt,
+        draw(st.integers(prompt, 1 << 30)),
+        draw(digests),
+        draw(st.none() | lengths),
+        draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@st.composite
+def commits(draw: st.DrawFn) -> Commit:
+    committed = draw(ids)
+    base = draw(lengths)
+    origins = tuple(draw(st.sampled_from(list(Origin))) for _ in committed)
+    stop = draw(st.none() | st.sampled_from(list(StopReason)))
+    timing = Timing(draw(st.integers(0, 10**9)) / 1e6, draw(st.integers(0, 10**9)) / 1e6)
+    seq = draw(st.integers(0, 2**32 - 1))
+    return Commit(draw(epochs), base, committed, base + len(committed), draw(hashes), seq, origins, stop, timing)
+
+
+device_frames = drafts() | opens() | st.builds(Prefix, epochs, lengths, ids) | st.builds(Finish, epochs, lengths)
+limits = st.builds(
+    Limits, lengths, st.integers(1, 1 << 30), st.integers(1, 512), st.integers(1, 1 << 30), st.integers(1, 8192)
+)
+edge_frames = (
+    commits()
+    | st.builds(Opened, epochs, lengths, lengths, limits)
+    | st.builds(NeedPrefix, epochs, lengths)
+    | st.builds(
+        Refused,
+        st.integers(0, 2**32 - 1),
+        st.sampled_from(list(RefusalCode)),
+        st.text(max_size=50),
+        st.text(max_size=20),
+        st.integers(0, 10**6).map(lambda ms: ms / 1000),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 2**32 - 1),
+        st.booleans(),
+    )
+)
+
+
+@given(device_frames)
+def test_a_devices_frame_survives(frame: Draft | Open | Prefix | Finish) -> None:
+    message = pb.DeviceFrame.FromString(device_frame_to_proto(frame).SerializeToString())
+    assert device_frame_from_proto(message, VOCABULARY, LIMITS) == frame
+
+
+@given(edge_frames)
+def test_an_edges_frame_survives(frame: Commit | Opened | NeedPrefix | Refused) -> None:
+    message = pb.EdgeFrame.FromString(edge_frame_to_proto(frame).SerializeToString())
+    assert edge_frame_from_proto(message, VOCABULARY) == frame
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 8, 12, 64, 512])
+def test_a_draft_costs_28_bytes_and_4_a_token(count: int) -> None:
+    draft = Draft(99, 9_999, 15_000, 15_060, b"\xff" * 8, tuple(range(100, 100 + count)))
+    assert device_frame_to_proto(draft).ByteSize() <= 28 + 4 * count
+
+
+def _draft(**fields: object) -> pb.DeviceFrame:
+    return pb.DeviceFrame(draft=pb.Draft(**{"epoch": 1, "seq": 1, "acked": 3, "ids": [1, 2], **fields}))  # type: ignore[arg-type]
+
+
+def _open(**fields: object) -> pb.DeviceFrame:
+    good: dict[str, object] = {
+        "session_id": b"s" * 16,
+        "epoch": 1,
+        "digest": b"d" * 32,
+        "prompt_length": 3,
+        "length": 3,
+        "max_tokens": 5,
+    }
+    return pb.DeviceFrame(open=pb.Open(**(good | fields)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.DeviceFrame(), "frame"),
+        (_draft(ids=[VOCABULARY]), "ids"),
+        (_draft(ids=[2**32 - 1]), "ids"),
+        (_draft(ids=[1] * 513), "ids"),
+        (_draft(epoch=0), "epoch"),
+        (_draft(acked=2**32 - 3), "acked"),
+        (_draft(base_offset=2**31), "base_offset"),
+        (_draft(parents=[0]), "parents"),
+        (_draft(parents=[0, 2]), "parents"),
+        (_draft(idle=True), "idle"),
+        (pb.DeviceFrame(prefix=pb.Prefix(epoch=1, ids=[1] * 4097)), "ids"),
+        (pb.DeviceFrame(prefix=pb.Prefix(epoch=1, start=2**32 - 1)), "start"),
+        (pb.DeviceFrame(finish=pb.Finish(epoch=1, length=2**32 - 1)), "length"),
+        (_open(session_id=b"short"), "session_id"),
+        (_open(digest=b"short"), "digest"),
+        (_open(prompt_length=0), "prompt_length"),
+        (_open(length=2), "length"),
+        (_open(max_tokens=2**32 - 2), "max_tokens"),
+        (_open(stop_ids=[VOCABULARY]), "stop_ids"),
+        (_open(stop_ids=[1] * 65), "stop_ids"),
+        (_open(sampling=pb.Sampling(temperature=float("nan"))), "temperature"),
+        (_open(sampling=pb.Sampling(temperature=-1)), "temperature"),
+    ],
+)
+def test_an_edge_refuses_what_does_not_fit(message: pb.DeviceFrame, field: str) -> None:
+    with pytest.raises(MalformedFrame) as caught:
+        device_frame_from_proto(message, VOCABULARY, LIMITS)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.EdgeFrame(), "frame"),
+        (pb.EdgeFrame(commit=pb.Commit(epoch=1, ids=[VOCABULARY], origins=[pb.ORIGIN_BONUS])), "ids"),
+        (pb.EdgeFrame(commit=pb.Commit(epoch=1, ids=[1])), "origins"),
+        (pb.EdgeFrame(commit=pb.Commit(epoch=1, ids=[1], origins=[pb.ORIGIN_UNSPECIFIED])), "origins"),
+        (pb.EdgeFrame(refused=pb.Refused(epoch=1)), "code"),
+        (pb.EdgeFrame(opened=pb.Opened(epoch=1)), "live_nodes"),
+    ],
+)
+def test_a_device_refuses_what_does_not_fit(message: pb.EdgeFrame, field: str) -> None:
+    with pytest.raises(MalformedFrame) as caught:
+        edge_frame_from_proto(message, VOCABULARY)
+    assert caught.value.field == field
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_never_do_anything_else(data: bytes) -> None:
+    parse: list[Callable[[], object]] = [
+        lambda: device_frame_from_proto(pb.DeviceFrame.FromString(data), VOCABULARY, LIMITS),
+        lambda: edge_frame_from_proto(pb.EdgeFrame.FromString(data), VOCABULARY),
+    ]
+    from google.protobuf.message import DecodeError
+
+    for attempt in parse:
+        try:
+            attempt()
+        except (DecodeError, MalformedFrame):
+            continue
