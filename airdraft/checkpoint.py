@@ -124,6 +124,27 @@ def files_digest(folder: Path) -> bytes:
     return digest.digest()
 
 
+def stored_tokenizer(folder: Path) -> str | None:
+    """Return the folder's tokenizer.json in the library's own spelling, or None where there is none.
+
+    The file is read as it stands: transformers rebuilds it by the model's family, so that two models which share the
+    file would not share the tokenizer. What cuts or fills texts is left out. Raises CheckpointRefused.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise CheckpointRefused(f"{path} is broken: {error}; fetch the model again") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    text: str = tokenizer.to_str()
+    return text
+
+
 def _canonical(content: Mapping[str, Any]) -> bytes:
     return blake2b(
         json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode(), digest_size=32

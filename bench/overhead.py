@@ -38,7 +38,7 @@ class Round:
     total_s: float
     to_draft_s: float  # from the commit to the drafter's first instruction
     draft_s: float
-    to_wire_s: float  # from the drafter's last instruction to the frame's hand-over to the transport
+    to_wire_s: float  # from the drafter's last instruction to the frame's hand-over to gRPC
     queue_s: float  # on the edge, from the frame's arrival to the pass
     pass_s: float
 

@@ -38,7 +38,7 @@ class Watcher(Protocol):
 
 
 class Moment(NamedTuple):
-    """Something happened here: ``commit`` read, ``draft`` begun, ``drafted`` done, ``sent`` to the transport."""
+    """Something happened here: ``commit`` read, ``draft`` begun, ``drafted`` done, ``sent``: given to gRPC."""
 
     kind: Literal["commit", "draft", "drafted", "sent"]
     at_s: float  # by the pump's clock
@@ -116,8 +116,8 @@ class StreamPump:
     async def _write(self) -> None:
         try:
             while (frame := await self._outgoing.get()) is not None:
-                await self._stream.send(frame)
                 self.costs.moments.append(Moment("sent", self._clock()))
+                await self._stream.send(frame)
             await self._stream.half_close()
             async with asyncio.timeout(PARTING_S):
                 await self._stream.ended()

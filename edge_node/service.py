@@ -100,6 +100,8 @@ class EdgeService:
             stream.end()
         except SpecError as error:
             stream.end(error)
+        except Exception as error:
+            stream.end(error)  # a bug: it ends this stream with its own traceback, and no other
         finally:
             if entry is not None:
                 self._leave(entry, epoch)

@@ -31,7 +31,6 @@ def save_tokenizer(folder: Path, tokens: int) -> None:
 
 
 def edit_json(path: Path, **changes: Any) -> None:
-    """Set keys of a JSON file; None removes one."""
+    """Set keys of a JSON file."""
     content = json.loads(path.read_text(encoding="utf-8")) | changes
-    content = {key: value for key, value in content.items() if value is not None}
     path.write_text(json.dumps(content), encoding="utf-8")

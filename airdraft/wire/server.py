@@ -10,8 +10,9 @@ from contextlib import aclosing
 from typing import Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from airdraft.core.errors import SpecError, refusal
+from airdraft.core.errors import MalformedFrame, SpecError, refusal
 from airdraft.core.types import DeviceFrame, EdgeFrame, Limits
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.v1 import verification_pb2_grpc as rpc
@@ -93,7 +94,10 @@ class _Checked:
         self._messages = messages
 
     async def __aiter__(self) -> AsyncIterator[DeviceFrame]:
-        async for message in self._messages:
-            if message.WhichOneof("frame") == "open":
-                self.epoch = message.open.epoch
-            yield device_frame_from_proto(message, self.vocabulary, self.limits)
+        try:
+            async for message in self._messages:
+                if message.WhichOneof("frame") == "open":
+                    self.epoch = message.open.epoch
+                yield device_frame_from_proto(message, self.vocabulary, self.limits)
+        except DecodeError:
+            raise MalformedFrame("frame: these bytes are no frame", field="frame") from None

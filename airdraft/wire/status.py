@@ -40,7 +40,7 @@ def unreachable(address: str, error: grpc.aio.AioRpcError) -> EdgeUnreachable:
     reason = (error.details() or "no reason given").splitlines()[0]
     if "failed to connect" in reason.lower():
         return EdgeUnreachable(
-            f"no edge node answers at {address}; start one there (edge_node serve) or name another with --edge HOST:PORT"
+            f"no edge node answers at {address}; start one (edge_node serve) or name another by --edge HOST:PORT"
         )
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return EdgeUnreachable(f"edge {address} did not answer in time; check the link, or wait longer")

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
-from airdraft.checkpoint import CheckpointRefused, Role, local_folder
+from airdraft.checkpoint import CheckpointRefused, Role, local_folder, stored_tokenizer
 from airdraft.core.sampling import choose
 from airdraft.core.tokenizer_digest import vocabulary_size
 from airdraft.core.types import Sampling
@@ -95,6 +95,8 @@ def load_torch_drafter(
     folder = local_folder(reference, Role.DRAFTER, revision=revision)
     try:
         model, tokenizer_json = _load(folder, _DTYPES[dtype])
+    except CheckpointRefused:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointRefused(f"drafter {reference} cannot be loaded: {reason}; choose another drafter") from None
@@ -108,10 +110,14 @@ def _load(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:
     config: PretrainedConfig = AutoConfig.from_pretrained(folder, **local)
     if config.is_encoder_decoder:
         raise ValueError("it is an encoder-decoder model")
-    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers):
+    if any(
+        type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=config).layers
+    ):
         raise ValueError("it has recurrent state, which cannot be rolled back")
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
-    tokenizer_json: str = tokenizer.backend_tokenizer.to_str()
+    tokenizer_json = stored_tokenizer(folder)
+    if tokenizer_json is None:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+        tokenizer_json = str(tokenizer.backend_tokenizer.to_str())
     load: Any = AutoModelForCausalLM.from_pretrained
     model: PreTrainedModel
     model, report = load(folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **local)

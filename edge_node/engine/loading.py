@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from airdraft.checkpoint import CheckpointRefused, Role, files_digest, local_folder
+from airdraft.checkpoint import CheckpointRefused, Role, files_digest, local_folder, stored_tokenizer
 from airdraft.core.tokenizer_digest import vocabulary_size
 from edge_node.engine.masks import attention_kinds
 from edge_node.engine.probe import probe
@@ -39,7 +40,7 @@ def load_target(
     Raises CheckpointRefused with one line that says what to do.
     """
     folder = local_folder(reference, Role.TARGET, revision=revision)
-    name = folder.resolve().name if Path(reference).is_dir() else reference
+    name = folder.resolve().name if Path(reference).expanduser() == folder else reference
     place = _device(device)
     config = _config(folder, name)
     tokenizer_json, chat_template, end_id = _tokenizer(folder, name)
@@ -96,13 +97,16 @@ def _tokenizer(folder: Path, name: str) -> tuple[str, str | None, int | None]:
     """Return the tokenizer's canonical JSON, the chat template and the id that ends a text."""
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        canonical = tokenizer.backend_tokenizer.to_str()
+        canonical = stored_tokenizer(folder) or tokenizer.backend_tokenizer.to_str()
+    except CheckpointRefused:
+        raise
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise CheckpointRefused(f"{name} has no fast tokenizer (tokenizer.json): {_line(error)}") from None
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several by name
         template = template.get("default")
-    return canonical, template, tokenizer.eos_token_id
+    end = tokenizer.eos_token
+    return canonical, template, None if end is None else Tokenizer.from_str(canonical).token_to_id(end)
 
 
 def _model(folder: Path, name: str, config: PretrainedConfig, dtype: torch.dtype | str) -> PreTrainedModel:

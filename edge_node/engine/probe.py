@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -35,13 +36,13 @@ def probe(target: Target) -> None:
     prefix, nodes = ids[:_PREFIX], ids[_PREFIX:]
     with _narrow_windows(target.model.config.get_text_config(decoder=True)):
         try:
-            engine = TargetEngine(target)
+            engine = TargetEngine(replace(target, context_tokens=len(ids)))
             cache = engine.open()
             wanted = tuple(_NODE_PATHS)
             tree = Span(_PREFIX, tuple(nodes), parents=_TREE, wanted=wanted)
             logits = engine.extend([(cache, Span(0, tuple(prefix))), (cache, tree)])[1]
             plain = [_plain(target, [*prefix, *(nodes[node] for node in path)]) for path in _NODE_PATHS.values()]
-        except (TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, RuntimeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
             raise CheckpointRefused(f"{target.name} does not run here ({reason}); choose another model") from error
     expected = torch.stack(plain)[:, : target.vocabulary]

@@ -118,9 +118,7 @@ async def ask(
     outstanding: int = 1,
 ) -> Answer:
     """Let the edge answer a prompt with this drafter on the device."""
-    session = session_for(
-        edge, prompt, draft_length=draft_length, max_tokens=max_tokens, outstanding=outstanding
-    )
+    session = session_for(edge, prompt, draft_length=draft_length, max_tokens=max_tokens, outstanding=outstanding)
     stream = connection.generate(edge.description.vocabulary)
     recorder = Recorder()
     async with asyncio.timeout(60):

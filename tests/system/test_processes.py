@@ -1,0 +1,209 @@
+"""The commands as a user runs them: real processes, real exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+pytest.importorskip("torch", reason="needs the edge's packages")
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from airdraft.core.drafting import NgramDrafter
+from airdraft.core.errors import Draining
+from airdraft.wire.client import EdgeConnection
+from bench.processes import edge_node
+from device_client.attach import meet
+from device_client.config import DeviceSettings
+from device_client.display import PipeDisplay
+from device_client.generate import open_session
+from device_client.stream import StreamPump
+from models.wordproblems import word_problem
+from tests.checkpoints import save
+from tests.shapes import shape
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with edge_node(["--model", "demo"]) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment with a cache folder of its own and none of our variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRDRAFT_")}
+    return kept | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+def device(*arguments: str, env: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "device_client", *arguments],
+        input=text, capture_output=True, text=True, env=env, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_generate_streams_text_and_ends_with_one_line(address: str, home: dict[str, str]) -> None:
+    prompt = word_problem("held-out", 1).prompt
+    done = device("generate", prompt, "--edge", address, "--draft-model", "demo", env=home)
+    assert done.returncode == 0, done.stderr
+    assert "####" in done.stdout
+    (line,) = done.stderr.splitlines()
+    for word in ("tokens", "rounds", "tokens a round", "accepted", "up", "down"):
+        assert word in line
+    assert list((Path(home["XDG_CACHE_HOME"]) / "airdraft" / "tokenizers").glob("*.json"))
+
+    read = device("generate", "-", "--edge", address, "--draft-model", "demo", "--json", env=home, text=prompt)
+    report = json.loads(read.stdout)
+    assert report["text"] + "\n" == done.stdout
+    assert report["accepted_tokens"] > 0
+    assert report["draft_bytes"] <= 28 * report["draft_frames"] + 4 * report["draft_tokens"]
+    assert report["tokens"] == len(report["ids"]) == sum(report["origins"].values())
+
+    alone = device("generate", prompt, "--edge", address, "--num-speculative-tokens", "0", "--json", env=home)
+    assert json.loads(alone.stdout)["ids"] == report["ids"]
+    assert json.loads(alone.stdout)["drafted_tokens"] == 0
+
+    ngram = device("generate", prompt, "--edge", address, "--json", env=home)
+    assert json.loads(ngram.stdout)["ids"] == report["ids"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["generate", "x", "--edge", "127.0.0.1:9"], 3, "no edge node answers at 127.0.0.1:9; start one"),
+        (["generate", "", "--edge", "{edge}"], 2, "the prompt has no tokens"),
+        (["generate", "x", "--edge", "{edge}", "--temperature", "0.7"], 2, "this version knows 0 only"),
+        (["generate", "x", "--edge", "{edge}", "--draft-length", "-1"], 2, "draft-length: Input should be greater"),
+        (["generate", "x", "--edge", "{edge}", "--draft-model", "./nowhere"], 2, "./nowhere is not a folder"),
+        (["generate", "word " * 5000, "--edge", "{edge}"], 2, "shorten it"),
+        (["generate", "x", "--edge", "{edge}", "--config", "nowhere.toml"], 2, "cannot read nowhere.toml"),
+        (["generate", "x", "--edge", "{edge}", "--draft-model", "{other}"], 4, "different tokenizers"),
+        (["generate"], 2, "Missing argument"),
+        (["generate", "x", "--no-such-option"], 2, "No such option"),
+    ],
+)
+def test_every_error_has_its_code_and_one_line(
+    arguments: list[str], code: int, words: str, address: str, home: dict[str, str], tmp_path: Path
+) -> None:
+    other = str(tmp_path / "other")
+    if "{other}" in arguments:
+        save(shape("llama"), Path(other))
+    done = device(*(argument.format(edge=address, other=other) for argument in arguments), env=home)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    if "option" not in words and "argument" not in words:  # those are Typer's, which draws a box
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_unknown_settings_fail_and_name_the_known_ones(home: dict[str, str], tmp_path: Path) -> None:
+    done = device("generate", "x", env=home | {"AIRDRAFT_DEVICE_EDGES": "a:1"})
+    assert done.returncode == 2
+    assert "unknown variable AIRDRAFT_DEVICE_EDGES; known after AIRDRAFT_DEVICE_: connect_seconds" in done.stderr
+    config = tmp_path / "settings.toml"
+    config.write_text("[device_client]\nedges = 'a:1'\n")
+    done = device("generate", "x", "--config", str(config), env=home)
+    assert done.returncode == 2
+    assert "unknown key 'edges' in [device_client]" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--host", "0.0.0.0"], "add --insecure"),
+        (["--model", "./nowhere"], "./nowhere is not a folder"),
+        (["--max-sessions", "0"], "max-sessions: Input should be greater"),
+        (["--port", "{taken}"], "is another edge running?"),
+    ],
+)
+def test_an_edge_that_cannot_serve_says_why(
+    arguments: list[str], words: str, address: str, home: dict[str, str]
+) -> None:
+    given = [argument.format(taken=address.rpartition(":")[2]) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_node", "serve", "--port", "0", *given],
+        capture_output=True, text=True, env=home, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_health_and_reflection(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "airdraft.v1.Verification"):
+            status = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        asked = reflection_pb2.ServerReflectionRequest(list_services="")
+        reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        answer = next(reflection.ServerReflectionInfo(iter([asked])))
+        assert "airdraft.v1.Verification" in {entry.name for entry in answer.list_services_response.service}
+
+
+class Gated:
+    """A drafter that has nothing to say, and says so only when it may."""
+
+    def __init__(self) -> None:
+        self.may_speak = threading.Event()
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        self.may_speak.wait(30)
+        return []
+
+    def learn(self, ids: Sequence[int]) -> None:
+        pass
+
+
+async def test_sigterm_refuses_new_texts_and_lets_the_old_ones_finish(home: dict[str, str], tmp_path: Path) -> None:
+    edge = subprocess.Popen(
+        [sys.executable, "-m", "edge_node", "serve", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=home,
+    )  # fmt: skip
+    try:
+        assert edge.stdout is not None
+        line = await asyncio.to_thread(edge.stdout.readline)
+        address = line.split()[1]
+        async with EdgeConnection(address) as connection, asyncio.timeout(60), asyncio.TaskGroup() as group:
+            description, tokenizer = await meet(connection, tmp_path, 10)
+            settings = DeviceSettings(edge=address, max_tokens=30)
+            session = open_session(tokenizer.encode("Tom has 3 pens.").ids, description, settings, seed=0)
+            drafter, display = Gated(), PipeDisplay(tokenizer)
+            pump = StreamPump(session, connection.generate(description.vocabulary), drafter, display)
+            running = group.create_task(pump.run(1, with_prefix=True))
+            while len(session.ids) == session.prompt_length:  # until the first token is here
+                await asyncio.sleep(0.01)
+            edge.send_signal(signal.SIGTERM)
+            async with grpc.aio.insecure_channel(address) as channel:
+                health: Any = health_pb2_grpc.HealthStub(channel)
+                serving = health_pb2.HealthCheckResponse.SERVING
+                while (await health.Check(health_pb2.HealthCheckRequest())).status == serving:
+                    await asyncio.sleep(0.01)
+            late = open_session([1, 2], description, settings, seed=0)
+            refused = StreamPump(late, connection.generate(description.vocabulary), NgramDrafter(), display)
+            with pytest.raises(Draining, match="attach elsewhere"):
+                await refused.run(1, with_prefix=True)
+            drafter.may_speak.set()
+            await running
+        assert session.ended
+        assert session.stop is not None
+        assert await asyncio.to_thread(edge.wait, 30) == 0
+        assert edge.stderr is not None
+        assert "draining" in edge.stderr.read()
+    finally:
+        edge.kill()
+        edge.communicate()
