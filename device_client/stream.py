@@ -10,8 +10,8 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 from airdraft.core.drafting import Drafter
@@ -20,6 +20,7 @@ from airdraft.core.session import Committed, DeviceSession, DraftWork, Lost, Out
 from airdraft.core.types import Commit, DeviceFrame, Timing
 from airdraft.tasks import told
 from airdraft.wire.client import EdgeStream
+from airdraft.worker import Worker
 
 PARTING_S = 2.0
 """How long to wait for the edge to take the last ack, once the text is over."""
@@ -79,9 +80,10 @@ class StreamPump:
         self._session, self._stream, self._drafter, self._watcher = session, stream, drafter, watcher
         self._clock = clock
         self._outgoing: asyncio.Queue[DeviceFrame | None] = asyncio.Queue()
-        self._changed = asyncio.Event()
+        self._failed: asyncio.Future[None] | None = None  # of the drafter's thread, while there is one
+        self._thread: Worker | None = None
         self._void = threading.Event()
-        self._work: DraftWork | None = None
+        self._work: DraftWork | None = None  # what the drafter is at
         self._learned = 0  # ids that the drafter knows of
 
     async def run(self, epoch: int, *, with_prefix: bool) -> None:
@@ -89,14 +91,15 @@ class StreamPump:
 
         Raises EdgeUnreachable, EdgeFault and what the edge refused with; the session keeps its text.
         """
-        self._do(self._session.attach(epoch, with_prefix=with_prefix))
-        with ThreadPoolExecutor(1, "drafter") as thread:
+        self._failed = asyncio.get_running_loop().create_future()
+        with Worker("drafter") as self._thread:
             try:
+                self._do(self._session.attach(epoch, with_prefix=with_prefix))
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._write())
-                    drafting = group.create_task(self._draft(thread))
+                    watching = group.create_task(_result(self._failed))
                     await self._read()
-                    drafting.cancel()
+                    watching.cancel()
             except ExceptionGroup as failures:
                 raise told(failures, SpecError) from None
             finally:
@@ -124,19 +127,27 @@ class StreamPump:
         except (EdgeUnreachable, TimeoutError):
             return  # whoever reads learns why the stream is gone; after the end of the text nobody needs to
 
-    async def _draft(self, thread: ThreadPoolExecutor) -> None:
-        loop = asyncio.get_running_loop()
-        while not self._session.ended:
-            work = self._session.draft_work()
-            if work is None:
-                self._changed.clear()
-                await self._changed.wait()
-                continue
-            news = tuple(self._session.ids[self._learned :])
-            self._learned += len(news)
-            self._void, self._work = threading.Event(), work
-            tokens = await loop.run_in_executor(thread, self._propose, news, work, self._void.is_set)
-            self._do(self._session.drafted(work, tokens))
+    def _draft(self) -> None:
+        """Give the drafter its next work, if it is free and there is any."""
+        work = self._session.draft_work() if self._work is None else None
+        if work is None or self._thread is None:
+            return
+        news = tuple(self._session.ids[self._learned :])
+        self._learned += len(news)
+        self._void, self._work = threading.Event(), work
+        self._thread.submit(partial(self._propose, news, work, self._void.is_set), partial(self._drafted, work))
+
+    def _drafted(self, work: DraftWork, outcome: list[int] | Exception) -> None:
+        self._work = None
+        failed = self._failed
+        assert failed is not None
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            self._do(self._session.drafted(work, outcome))
+        except Exception as error:  # a callback has no caller: whoever runs the stream gets it
+            if not failed.done():
+                failed.set_exception(error)
 
     def _propose(self, news: Sequence[int], work: DraftWork, cancelled: Callable[[], bool]) -> list[int]:
         self.costs.moments.append(Moment("draft", self._clock()))
@@ -160,4 +171,8 @@ class StreamPump:
             self._outgoing.put_nowait(None)
         if self._work is not None and not self._session.is_current(self._work):
             self._void.set()
-        self._changed.set()
+        self._draft()
+
+
+async def _result(future: asyncio.Future[None]) -> None:
+    await future

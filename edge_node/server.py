@@ -13,7 +13,6 @@ from grpc_reflection.v1alpha import reflection
 from airdraft import __version__
 from airdraft.core.tokenizer_digest import tokenizer_digest
 from airdraft.core.types import Limits
-from airdraft.tasks import told
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, SERVICE_NAME, add_verification
 from edge_node.config import EdgeSettings
@@ -62,13 +61,13 @@ async def serve(settings: EdgeSettings, report: Report, listening: Report) -> No
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await server.start()
+    loading = asyncio.create_task(_load(settings, service, report))
+    stopping = asyncio.create_task(stop.wait())
     try:
-        async with asyncio.TaskGroup() as group:
-            passes = group.create_task(service.run_passes())
-            loading = group.create_task(_load(settings, service, report))
-            stopping = group.create_task(stop.wait())
+        with service.running():
             await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not stop.is_set() and not loading.exception():
+            if loading.done():
+                loading.result()
                 await _set_health(checks, _HEALTH.SERVING)
                 listening(address)
                 await stopping
@@ -76,11 +75,10 @@ async def serve(settings: EdgeSettings, report: Report, listening: Report) -> No
                 await checks.enter_graceful_shutdown()
                 if not await service.drained(settings.drain_seconds):
                     report(f"{service.sessions.attached} sessions cut off after {settings.drain_seconds:g} s")
-            for task in (passes, loading, stopping):
-                task.cancel()
-    except BaseExceptionGroup as failures:
-        raise told(failures) from None
     finally:
+        for task in (loading, stopping):
+            task.cancel()
+        await asyncio.wait([loading, stopping])
         await server.stop(grace=0.5)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from airdraft.core.errors import (
     Draining,
@@ -34,10 +35,14 @@ from airdraft.core.types import (
     Timing,
 )
 from airdraft.wire.describe import Description
+from airdraft.worker import Worker
 from edge_node.engine.engine import TargetEngine, choose_rows
 from edge_node.sessions import Entry, SessionTable, Stream
 
 log = logging.getLogger(__name__)
+
+
+Choices = tuple[int, ...]
 
 
 class PassFailed(RuntimeError):
@@ -53,7 +58,8 @@ class EdgeService:
         self._clock = clock
         self._engine: TargetEngine | None = None
         self._description: Description | None = None
-        self._wake = asyncio.Event()
+        self._thread: Worker | None = None
+        self._busy = False  # a pass is at work
         self._left = asyncio.Event()
         self._turn = 0
 
@@ -150,18 +156,28 @@ class EdgeService:
 
     def _ready(self, entry: Entry) -> None:
         entry.ready_at = self._clock()
-        self._wake.set()
+        self._run_next()
 
     # ---- passes ----
 
-    async def run_passes(self) -> None:
-        """Run passes for ever, one at a time, sessions in turn."""
-        with ThreadPoolExecutor(1, "engine") as thread:
-            while True:
-                await self._wake.wait()
-                self._wake.clear()
-                while (step := self._next_pass()) is not None:
-                    await self._run_pass(thread, *step)
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run passes, one at a time, sessions in turn, on a thread that lives as long as the block."""
+        with Worker("engine") as self._thread:
+            try:
+                yield
+            finally:
+                self._thread = None
+
+    def _run_next(self) -> None:
+        """Start the next pass, if the engine is free and there is one."""
+        step = self._next_pass() if self._thread is not None and not self._busy else None
+        if step is None or self._thread is None:
+            return
+        entry, work = step
+        self._busy = True
+        queue_s = max(0.0, self._clock() - entry.ready_at)
+        self._thread.submit(partial(self._compute, entry, work), partial(self._passed, entry, work, queue_s))
 
     def _next_pass(self) -> tuple[Entry, Pass] | None:
         entries = list(self.sessions)
@@ -173,23 +189,26 @@ class EdgeService:
                 return entries[index], work
         return None
 
-    async def _run_pass(self, thread: ThreadPoolExecutor, entry: Entry, work: Pass) -> None:
-        started = self._clock()
+    def _passed(self, entry: Entry, work: Pass, queue_s: float, outcome: tuple[Choices, float] | Exception) -> None:
+        self._busy = False
         try:
-            choices, pass_s = await asyncio.get_running_loop().run_in_executor(thread, self._compute, entry, work)
+            if isinstance(outcome, Exception):
+                raise outcome
+            choices, pass_s = outcome
+            entry.send(entry.session.finished_pass(work, PassResult(choices, Timing(queue_s, pass_s))))
+            entry.ready_at = self._clock()
         except Exception as error:  # one session's failure must not end the others' engine
-            log.exception("a pass of %d positions failed", len(work.span.tokens))
-            entry.session.abandoned_pass(work)
-            stream = entry.streams.get(work.epoch)
-            if stream is not None:
-                stream.end(PassFailed(f"{type(error).__name__} in the engine"))
-            self.sessions.forget(entry)
-            return
-        timing = Timing(queue_s=max(0.0, started - entry.ready_at), pass_s=pass_s)
-        entry.send(entry.session.finished_pass(work, PassResult(choices, timing)))
-        entry.ready_at = self._clock()
+            self._give_up(entry, work, error)
+        self._run_next()
 
-    def _compute(self, entry: Entry, work: Pass) -> tuple[tuple[int, ...], float]:
+    def _give_up(self, entry: Entry, work: Pass, error: Exception) -> None:
+        log.error("a pass of %d positions failed", len(work.span.tokens), exc_info=error)
+        self.sessions.forget(entry)
+        stream = entry.streams.get(work.epoch)
+        if stream is not None:
+            stream.end(PassFailed(f"{type(error).__name__} in the engine"))
+
+    def _compute(self, entry: Entry, work: Pass) -> tuple[Choices, float]:
         """Return the choices and the seconds that the model took; runs on the engine's thread."""
         engine = self._engine
         assert engine is not None

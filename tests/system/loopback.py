@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
@@ -51,13 +51,10 @@ async def edge_on_loopback(
     add_verification(server, service)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    passes = asyncio.create_task(service.run_passes())
     try:
-        yield Loopback(f"127.0.0.1:{port}", service, description)
+        with service.running():
+            yield Loopback(f"127.0.0.1:{port}", service, description)
     finally:
-        passes.cancel()
-        with suppress(asyncio.CancelledError):
-            await passes
         await server.stop(grace=0)
 
 

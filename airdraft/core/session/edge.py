@@ -248,13 +248,6 @@ class EdgeSession:
             return []
         return self._commit(done, result, hashes)
 
-    def abandoned_pass(self, lost: Pass) -> None:
-        """A pass failed in the engine: nothing is known of the cache's rows any more."""
-        assert lost is self._in_flight
-        self._in_flight = None
-        self._kv_length, self._gather = 0, ()
-        self._token_due = True
-
     # ---- attaching ----
 
     @property
