@@ -158,7 +158,13 @@ class StreamPump:
         return tokens
 
     def _do(self, outputs: Sequence[Output]) -> None:
-        """Let outputs take effect, in order: text is shown before the frame that acks it leaves."""
+        """Let outputs take effect, in order: text is shown before the frame that acks it leaves.
+
+        The drafter starts first: it need not wait until the text is drawn.
+        """
+        if self._work is not None and not self._session.is_current(self._work):
+            self._void.set()
+        self._draft()
         for output in outputs:
             if isinstance(output, Committed):
                 self._watcher.committed(output)
@@ -169,9 +175,6 @@ class StreamPump:
         self._watcher.drafted(self._session.ahead)
         if self._session.ended:
             self._outgoing.put_nowait(None)
-        if self._work is not None and not self._session.is_current(self._work):
-            self._void.set()
-        self._draft()
 
 
 async def _result(future: asyncio.Future[None]) -> None:

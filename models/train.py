@@ -41,9 +41,9 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "target": Recipe(TARGET_STYLE, layers=4, steps=10_000, learning_rate=2e-3),
-    "drafter": Recipe(drafter_style("drafter", overlap=0.56), layers=2, steps=950, seed=1),
-    "drafter-60": Recipe(drafter_style("drafter-60", overlap=0.75), layers=2, steps=800, seed=2),
-    "drafter-40": Recipe(drafter_style("drafter-40", overlap=0.87), layers=2, steps=850, seed=3),
+    "drafter": Recipe(drafter_style("drafter", overlap=0.62), layers=2, steps=1280, seed=1),
+    "drafter-60": Recipe(drafter_style("drafter-60", overlap=0.75), layers=2, steps=1000, seed=2),
+    "drafter-40": Recipe(drafter_style("drafter-40", overlap=0.81), layers=2, steps=950, seed=3),
 }
 
 

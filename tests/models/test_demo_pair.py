@@ -52,4 +52,4 @@ def test_the_target_solves_held_out_problems() -> None:
     prompts = [tuple(TOKENIZER.encode(p.prompt).ids) for p in problems]
     completions = greedy(load_model(DEMO / "target"), prompts, end_token(TOKENIZER))
     right = sum(check_answer(TOKENIZER.decode(c)) == p.answer for c, p in zip(completions, problems, strict=True))
-    assert right >= 16
+    assert right >= 19
