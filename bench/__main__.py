@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(name="bench", help="Measure; see docs/benchmarks.md.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    name="bench",
+    help="Measure; see docs/benchmarks.md.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 Quick = Annotated[bool, typer.Option("--quick", help="A smoke test of at most a minute; its figures prove nothing.")]
 Bars = Annotated[bool, typer.Option("--bars", help="The figures with their samples, in at most 20 minutes.")]

@@ -2,7 +2,8 @@
 
 A round goes from one commit read by the device to the next. Its overhead is what is left after the drafter's and the
 target's own seconds, each measured on the thread that runs the model: event loops, thread hops, both cores, protobuf,
-gRPC, loopback. The edge node is a process of its own on one core, the device another; no channel is emulated.
+gRPC, loopback. The edge node is a process of its own on one core, the device another; no channel is emulated. Beside it
+stands what bare gRPC costs in the same setting (``bench.echo``), in turn with it, since shared machines change speed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from airdraft.core.types import Timing
+from airdraft.core.types import Sampling, Timing
 from airdraft.wire.client import EdgeConnection
+from bench.echo import floor_s
 from bench.figures import Result
 from bench.processes import edge_node, pin
 from bench.prompts import held_out
@@ -29,6 +31,8 @@ from device_client.generate import open_session
 from device_client.stream import Moment, StreamPump
 
 DRAFT_LENGTH = 4
+BLOCK = 12
+"""Prompts between two measurements of the floor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +79,20 @@ def rounds_of(moments: Sequence[Moment]) -> list[Round]:
     return rounds
 
 
-async def _measure(address: str, prompts: int, cache: Path) -> tuple[list[Round], int]:
+async def _measure(address: str, prompts: Sequence[str], cache: Path) -> tuple[list[Round], int]:
     settings = DeviceSettings(edge=address, draft_model="demo", draft_length=DRAFT_LENGTH)
     rounds: list[Round] = []
     accepted = 0
     async with EdgeConnection(address) as connection:
         description, tokenizer = await meet(connection, cache, 10.0)
-        drafter = load_drafter(settings.draft_model, None, description)
-        for number, prompt in enumerate(held_out(prompts)):
-            session = open_session(tokenizer.encode(prompt).ids, description, settings, seed=number)
+        drafter = load_drafter(settings.draft_model, None, description, Sampling())
+        for number, prompt in enumerate(prompts):
+            session = open_session(tokenizer.encode(prompt).ids, description, settings, Sampling())
             stream = connection.generate(description.vocabulary)
             pump = StreamPump(session, stream, drafter, PipeDisplay(tokenizer))
             await pump.run(1, with_prefix=True)
             accepted += session.tally.accepted
-            if number >= 2:  # the first ones warm caches up
+            if number:  # the first one warms caches up
                 rounds += rounds_of(pump.costs.moments)
     return rounds, accepted
 
@@ -99,8 +103,15 @@ def run(*, quick: bool) -> Result:
 
     torch.set_num_threads(1)
     pin(1)
+    prompts = held_out(12 if quick else 240)
+    rounds: list[Round] = []
+    floors: list[float] = []
+    accepted = 0
     with TemporaryDirectory() as cache, edge_node(["--model", "demo"], core=0) as address:
-        rounds, accepted = asyncio.run(_measure(address, 6 if quick else 60, Path(cache)))
+        for block in range(0, len(prompts), BLOCK):  # interleaved: the machine's speed changes within a minute
+            floors += floor_s(60)[10:]
+            more, right = asyncio.run(_measure(address, prompts[block : block + BLOCK], Path(cache)))
+            rounds, accepted = rounds + more, accepted + right
     assert accepted, "no draft was accepted: these would not be the rounds of a working pair"
     result = Result("overhead")
     parts = {
@@ -112,6 +123,7 @@ def run(*, quick: bool) -> Result:
         "draft_ms_median": [entry.draft_s for entry in rounds],
         "pass_ms_median": [entry.pass_s for entry in rounds],
         "round_ms_median": [entry.total_s for entry in rounds],
+        "grpc_floor_ms_median": floors,
     }
     for name, seconds in parts.items():
         result.add_median(name, [value * 1000 for value in seconds])

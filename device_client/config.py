@@ -23,4 +23,10 @@ class DeviceSettings(ProcessSettings):
     draft_length: int = Field(default=4, ge=0, le=512)
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     temperature: float = Field(default=0.0, ge=0)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     connect_seconds: float = Field(default=5.0, gt=0)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from airdraft.core.drafting import Drafter
 from airdraft.core.errors import TooLong, Unsupported
+from airdraft.core.sampling import check
 from airdraft.core.session import Committed, DeviceSession
 from airdraft.core.types import Plan, Sampling
 from airdraft.wire.client import EdgeConnection, Traffic
@@ -34,7 +35,6 @@ class Report:
     text: str
     traffic: Traffic
     costs: Costs
-    seed: int
     first_text_s: float
     seconds: float
 
@@ -45,7 +45,8 @@ class Report:
             "text": self.text,
             "ids": list(session.ids[session.prompt_length :]),
             "stop": session.stop.name.lower() if session.stop else None,
-            "seed": self.seed,
+            "seed": session.sampling.seed,
+            "temperature": session.sampling.temperature,
             "model": self.description.model_name,
             "draft_model": self.settings.draft_model,
             "prompt_tokens": session.prompt_length,
@@ -102,18 +103,36 @@ async def generate(prompt: str, settings: DeviceSettings, cache: Path, *, quiet:
 
     Raises SpecError, DrafterUnavailable, CheckpointRefused.
     """
-    if settings.temperature != 0:
-        raise Unsupported(f"temperature {settings.temperature:g}: this version knows 0 only; leave --temperature out")
+    sampling = sampling_of(settings)
     async with EdgeConnection(settings.edge) as connection:
         description, tokenizer = await meet(connection, cache, settings.connect_seconds)
-        drafter = load_drafter(settings.draft_model, settings.draft_revision, description)
-        ids = tokenizer.encode(prompt).ids
-        seed = secrets.randbits(64) if settings.seed is None else settings.seed
-        session = open_session(ids, description, settings, seed)
-        return await _run(session, connection, description, tokenizer, drafter, settings, seed, quiet=quiet)
+        drafter = load_drafter(settings.draft_model, settings.draft_revision, description, sampling)
+        session = open_session(tokenizer.encode(prompt).ids, description, settings, sampling)
+        return await _run(session, connection, description, tokenizer, drafter, settings, quiet=quiet)
 
 
-def open_session(ids: Sequence[int], description: Description, settings: DeviceSettings, seed: int) -> DeviceSession:
+def sampling_of(settings: DeviceSettings) -> Sampling:
+    """Return how the text is to be chosen; a seed is drawn where none was given. Raises Unsupported."""
+    sampling = Sampling(
+        temperature=settings.temperature,
+        seed=secrets.randbits(64) if settings.seed is None else settings.seed,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        min_p=settings.min_p,
+        repetition_penalty=settings.repetition_penalty,
+        presence_penalty=settings.presence_penalty,
+        frequency_penalty=settings.frequency_penalty,
+    )
+    try:
+        check(sampling)
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
+    return sampling
+
+
+def open_session(
+    ids: Sequence[int], description: Description, settings: DeviceSettings, sampling: Sampling
+) -> DeviceSession:
     """Return a session for a prompt, its answer cut to what fits the edge's context. Raises TooLong, Unsupported."""
     if not ids:
         raise Unsupported("the prompt has no tokens; give some text")
@@ -127,7 +146,7 @@ def open_session(ids: Sequence[int], description: Description, settings: DeviceS
         secrets.token_bytes(16),
         description.identity,
         ids,
-        sampling=Sampling(settings.temperature, seed),
+        sampling=sampling,
         stop_ids=description.stop_ids,
         max_tokens=min(settings.max_tokens, room),
         limits=description.limits,
@@ -142,7 +161,6 @@ async def _run(
     tokenizer: Tokenizer,
     drafter: Drafter,
     settings: DeviceSettings,
-    seed: int,
     *,
     quiet: bool,
 ) -> Report:
@@ -159,7 +177,6 @@ async def _run(
         display.committed_text.text,
         stream.traffic,
         pump.costs,
-        seed,
         watch.first_s,
         time.perf_counter() - started,
     )

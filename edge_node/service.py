@@ -20,7 +20,6 @@ from airdraft.core.errors import (
     Overloaded,
     SpecError,
     TokenizerMismatch,
-    Unsupported,
     UnsupportedVersion,
 )
 from airdraft.core.types import (
@@ -36,7 +35,8 @@ from airdraft.core.types import (
 )
 from airdraft.wire.describe import Description
 from airdraft.worker import Worker
-from edge_node.engine.engine import TargetEngine, choose_rows
+from edge_node.engine.engine import TargetEngine
+from edge_node.engine.sampling import choose_rows
 from edge_node.sessions import Entry, SessionTable, Stream
 
 log = logging.getLogger(__name__)
@@ -137,8 +137,6 @@ class EdgeService:
             raise ModelMismatch(f"this edge serves {served.model_name}, another model", field="model_digest")
         if opened.identity.tokenizer_digest != served.tokenizer_digest:
             raise TokenizerMismatch(f"{served.model_name} has another tokenizer", field="tokenizer_digest")
-        if opened.sampling.temperature != 0:
-            raise Unsupported(f"{SAMPLER_VERSION} knows temperature 0 only", field="temperature")
         if self.draining:
             raise Draining("this edge is going away; attach elsewhere", retry_after_s=1.0)
 
@@ -214,7 +212,7 @@ class EdgeService:
         assert engine is not None
         started = self._clock()
         (logits,) = engine.extend([(entry.cache, work.span)])
-        choices = choose_rows(logits, work.sampling, self.describe().vocabulary)
+        choices = choose_rows(logits, work.sampling, self.describe().vocabulary, work.row_paths())
         return choices, self._clock() - started
 
     # ---- going away ----

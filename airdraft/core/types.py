@@ -6,11 +6,12 @@ there. ``docs/glossary.md`` explains the words; DESIGN §4 is the contract that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 PROTOCOL_VERSION = 1
-SAMPLER_VERSION = "argmax-1"
+SAMPLER_VERSION = "gumbel-splitmix64-1"
 """Names the rule that turns logits into a token; both ends must share it."""
 
 MAX_FRAME_NODES = 512
@@ -19,10 +20,19 @@ MAX_FRAME_NODES = 512
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the target's text is chosen. Temperature 0 is argmax, ties to the lowest id."""
+    """How the target's text is chosen (DESIGN §3A).
+
+    Temperature 0 is argmax, ties to the lowest id. The values that switch a processor off are the defaults.
+    """
 
     temperature: float = 0.0
-    seed: int = 0
+    seed: int = 0  # of the noise, below 2^64
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +241,24 @@ class Pass:
     span: Span
     sampling: Sampling
     last_seq: int
-    node_rows: tuple[bytes, ...]  # path hash of each draft node, in the order of the span's last tokens
+    nodes: int  # how many of the span's last tokens are draft nodes
+    prefix: Sequence[int]  # the committed ids; only its length is true where no setting reads the ids (``row_paths``)
+
+    def row_paths(self) -> list[Sequence[int]]:
+        """Return, for each wanted row, the ids up to and with it: the path of the token that is chosen there."""
+        span = self.span
+        first = len(span.tokens) - self.nodes
+        paths: list[Sequence[int]] = []
+        for index in span.wanted:
+            ids: list[int] = []
+            while index >= first:
+                ids.append(span.tokens[index])
+                index = index - 1 if span.parents is None else span.parents[index]
+            if isinstance(self.prefix, range):
+                paths.append(range(len(self.prefix) + len(ids)))
+            else:
+                paths.append((*self.prefix, *reversed(ids)))
+        return paths
 
 
 @dataclass(frozen=True, slots=True)

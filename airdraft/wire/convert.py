@@ -12,6 +12,7 @@ from typing import cast
 
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.paths import HASH_BYTES
+from airdraft.core.sampling import check
 from airdraft.core.types import (
     MAX_FRAME_NODES,
     Commit,
@@ -185,7 +186,7 @@ def _open_to_proto(opened: Open) -> pb.Open:
             tokenizer_digest=opened.identity.tokenizer_digest,
             sampler_version=opened.identity.sampler_version,
         ),
-        sampling=pb.Sampling(temperature=opened.sampling.temperature, seed=opened.sampling.seed),
+        sampling=_sampling_to_proto(opened.sampling),
         stop_ids=opened.stop_ids,
         max_tokens=opened.max_tokens,
         prompt_length=opened.prompt_length,
@@ -199,15 +200,13 @@ def _open_from_proto(message: pb.Open, vocabulary: int) -> Open:
     identity = message.identity
     _require(len(message.session_id) == SESSION_ID_BYTES, "session_id", f"must have {SESSION_ID_BYTES} bytes")
     _require(len(message.digest) == DIGEST_BYTES, "digest", f"must have {DIGEST_BYTES} bytes")
-    temperature = message.sampling.temperature
-    _require(math.isfinite(temperature) and temperature >= 0, "temperature", "must be a number from 0 up")
     _require(message.prompt_length >= 1, "prompt_length", "a prompt has at least one token")
     _require(message.length >= message.prompt_length, "length", "covers the prompt at least")
     return Open(
         message.session_id,
         _epoch(message.epoch),
         Identity(identity.model_digest, identity.tokenizer_digest, identity.sampler_version),
-        Sampling(temperature, message.sampling.seed),
+        _sampling_from_proto(message.sampling),
         _ids(message.stop_ids, vocabulary, MAX_STOP_IDS, "stop_ids"),
         _position(message.max_tokens, "max_tokens"),
         _position(message.prompt_length, "prompt_length"),
@@ -216,6 +215,37 @@ def _open_from_proto(message: pb.Open, vocabulary: int) -> Open:
         _position(message.prefix_start, "prefix_start") if message.HasField("prefix_start") else None,
         message.protocol_version,
     )
+
+
+def _sampling_to_proto(sampling: Sampling) -> pb.Sampling:
+    return pb.Sampling(
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p if sampling.top_p != 1 else None,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty if sampling.repetition_penalty != 1 else None,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+    )
+
+
+def _sampling_from_proto(message: pb.Sampling) -> Sampling:
+    sampling = Sampling(
+        temperature=message.temperature,
+        seed=message.seed,
+        top_k=_position(message.top_k, "top_k"),
+        top_p=message.top_p if message.HasField("top_p") else 1.0,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty if message.HasField("repetition_penalty") else 1.0,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+    )
+    try:
+        check(sampling)
+    except ValueError as error:
+        raise MalformedFrame(str(error), field=str(error).split(" ", 1)[0]) from None
+    return sampling
 
 
 # ---- from the edge ----

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -30,11 +32,16 @@ _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bf
 
 
 class TorchDrafter:
-    """Drafts the model's own greedy text; a path that differs from the last one costs only what differs."""
+    """Drafts the model's own text, with the target's noise.
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int) -> None:
+    A path that differs from the last one costs only what differs.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int, sampling: Sampling | None = None) -> None:
+        """Draft by the session's own ``sampling``, the most likely tokens where it is not given."""
         self._model = model
         self._vocabulary = vocabulary
+        self.sampling = sampling or Sampling()
         config = model.config.get_text_config(decoder=True)
         self._context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._held: list[int] = []  # the ids whose keys and values the cache holds
@@ -50,7 +57,8 @@ class TorchDrafter:
         proposal: list[int] = []
         feed = self._lacking(list(path)) if path else []
         while feed and len(proposal) < count and not cancelled():
-            token = self._next(feed)
+            logits = self._logits(feed)
+            token = choose(logits, self.sampling, self._vocabulary, [*path, *proposal])
             proposal.append(token)
             feed = [token]
         return proposal
@@ -68,7 +76,8 @@ class TorchDrafter:
         return path[shared:]
 
     @torch.inference_mode()
-    def _next(self, feed: list[int]) -> int:
+    def _logits(self, feed: list[int]) -> NDArray[np.float32]:
+        """Read ``feed`` and return the logits [V] after its last token."""
         start = len(self._held)
         output: Any = self._model(
             input_ids=torch.tensor([feed]),
@@ -78,16 +87,23 @@ class TorchDrafter:
             logits_to_keep=1,
         )
         self._held += feed
-        return choose(output.logits[0, -1].float().numpy(), Sampling(), self._vocabulary)
+        logits: NDArray[np.float32] = output.logits[0, -1].float().numpy()
+        return logits
 
 
 def load_torch_drafter(
-    reference: str, *, vocabulary: int, revision: str | None = None, dtype: str = "auto"
+    reference: str,
+    *,
+    vocabulary: int,
+    sampling: Sampling | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
 ) -> tuple[TorchDrafter, str]:
     """Return a drafter on the CPU and its tokenizer's canonical JSON, which the caller compares with the target's.
 
     reference   ``demo``, a folder, or a hub id
     vocabulary  size of the target's tokenizer: no id at or above it is drafted
+    sampling    the session's; None drafts the most likely tokens
     dtype       ``auto`` is float32
 
     Raises CheckpointRefused.
@@ -100,7 +116,7 @@ def load_torch_drafter(
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointRefused(f"drafter {reference} cannot be loaded: {reason}; choose another drafter") from None
-    return TorchDrafter(model, vocabulary), tokenizer_json
+    return TorchDrafter(model, vocabulary, sampling), tokenizer_json
 
 
 def _load(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from airdraft.core.types import Sampling, Span
+from airdraft.core.types import Span
 from edge_node.engine.kv import SessionCache
 from edge_node.engine.masks import SpanMasks, attention_kinds
 from edge_node.engine.target import Target
@@ -68,20 +68,3 @@ def _kept(wanted: tuple[int, ...], count: int, device: torch.device) -> int | Te
     if wanted and wanted == tuple(range(count - len(wanted), count)):
         return len(wanted)
     return torch.tensor(wanted, dtype=torch.long, device=device)
-
-
-def choose_rows(logits: Tensor, sampling: Sampling, vocabulary: int) -> tuple[int, ...]:
-    """Return the token after each row: the batched twin of ``airdraft.core.sampling.choose``.
-
-    logits      [rows, V]  float32, V at least ``vocabulary``
-    vocabulary  size of the tokenizer: ids at or above it are padding
-
-    Raises ValueError where the logits hold a NaN or the temperature is not 0.
-    """
-    if sampling.temperature != 0:
-        raise ValueError(f"sampler argmax-1 knows temperature 0 only, not {sampling.temperature}")
-    known = logits[:, :vocabulary]
-    tokens = known.argmax(dim=-1, keepdim=True)  # torch gives the first of equals, and a NaN before any number
-    if known.gather(1, tokens).isnan().any():
-        raise ValueError("logits hold a NaN")
-    return tuple(tokens[:, 0].tolist())

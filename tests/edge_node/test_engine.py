@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from airdraft.core.sampling import choose
-from airdraft.core.types import Sampling, Span
-from edge_node.engine.engine import TargetEngine, choose_rows
+from airdraft.core.types import Span
+from edge_node.engine.engine import TargetEngine
 from edge_node.engine.kv import SessionCache
 from edge_node.engine.target import Target
 from tests.shapes import CONTEXT, SHAPES, VOCABULARY, WINDOW, greedy, plain_logits, shape, text
@@ -58,7 +56,7 @@ def test_verified_drafts_give_the_greedy_text(name: str) -> None:
     expected = greedy(shape(name), ids, count)
     cache = engine.open()
     (logits,) = engine.extend([(cache, Span(0, tuple(ids), wanted=(LONG - 1,)))])
-    answer = list(choose_rows(logits, Sampling(), VOCABULARY))
+    answer = logits.argmax(dim=-1).tolist()
     passes = 0
     while len(answer) < count:
         draft = expected[len(answer) : len(answer) + 4]
@@ -67,7 +65,7 @@ def test_verified_drafts_give_the_greedy_text(name: str) -> None:
             draft = [*draft[:wrong], (draft[wrong] + 1) % VOCABULARY, *draft[wrong + 1 :]]
         start = LONG + len(answer) - 1
         span = Span(start, (answer[-1], *draft), wanted=tuple(range(len(draft) + 1)))
-        choices = choose_rows(engine.extend([(cache, span)])[0], Sampling(), VOCABULARY)
+        choices = engine.extend([(cache, span)])[0].argmax(dim=-1).tolist()
         accepted = next((index for index, token in enumerate(draft) if token != choices[index]), len(draft))
         assert accepted == min(wrong, len(draft))
         answer += choices[: accepted + 1]
@@ -195,30 +193,3 @@ def test_a_failed_forward_leaves_the_rows_before_it(monkeypatch: pytest.MonkeyPa
 
 def _boom(*_: object) -> None:
     raise RuntimeError("boom")
-
-
-def test_choose_rows_is_the_reference_rule_on_every_row() -> None:
-    logits = torch.randn(64, 200).round(decimals=1)  # many ties
-    expected = tuple(choose(row, Sampling(), 150) for row in logits.numpy())
-    assert choose_rows(logits, Sampling(), 150) == expected
-    assert choose_rows(logits[:0], Sampling(), 150) == ()
-
-
-def test_equal_logits_go_to_the_lowest_id_and_padding_never_wins() -> None:
-    logits = torch.zeros(2, 10)
-    logits[0, [4, 7]] = 1.0
-    logits[1, 8:] = 5.0
-    assert choose_rows(logits, Sampling(), 8) == (4, 0)
-
-
-def test_a_nan_among_the_known_ids_raises() -> None:
-    logits = torch.zeros(2, 10)
-    logits[1, 9] = np.nan
-    assert choose_rows(logits, Sampling(), 9) == (0, 0)
-    with pytest.raises(ValueError, match="NaN"):
-        choose_rows(logits, Sampling(), 10)
-
-
-def test_another_temperature_than_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="temperature"):
-        choose_rows(torch.zeros(1, 4), Sampling(temperature=0.5), 4)

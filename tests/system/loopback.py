@@ -89,14 +89,20 @@ class Answer:
 
 
 def session_for(
-    edge: Loopback, prompt: Sequence[int], *, draft_length: int, max_tokens: int, outstanding: int = 1
+    edge: Loopback,
+    prompt: Sequence[int],
+    *,
+    draft_length: int,
+    max_tokens: int,
+    outstanding: int = 1,
+    sampling: Sampling | None = None,
 ) -> DeviceSession:
     """Return a device session for this edge, with a session id of its own."""
     return DeviceSession(
         secrets.token_bytes(16),
         edge.description.identity,
         prompt,
-        sampling=Sampling(),
+        sampling=sampling or Sampling(),
         stop_ids=edge.description.stop_ids,
         max_tokens=max_tokens,
         limits=edge.description.limits,
@@ -113,9 +119,12 @@ async def ask(
     draft_length: int,
     max_tokens: int,
     outstanding: int = 1,
+    sampling: Sampling | None = None,
 ) -> Answer:
     """Let the edge answer a prompt with this drafter on the device."""
-    session = session_for(edge, prompt, draft_length=draft_length, max_tokens=max_tokens, outstanding=outstanding)
+    session = session_for(
+        edge, prompt, draft_length=draft_length, max_tokens=max_tokens, outstanding=outstanding, sampling=sampling
+    )
     stream = connection.generate(edge.description.vocabulary)
     recorder = Recorder()
     async with asyncio.timeout(60):

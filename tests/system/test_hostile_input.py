@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the edge's packages")
 
 from airdraft.core.paths import ids_digest, root_hash
+from airdraft.core.types import SAMPLER_VERSION
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.v1 import verification_pb2_grpc as rpc
 from airdraft.wire.client import EdgeConnection
@@ -92,9 +93,9 @@ INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_
 def cases(edge: Loopback) -> dict[str, tuple[list[pb.DeviceFrame | bytes], int, grpc.StatusCode, str]]:
     """Each hostile stream with the refusal, the status and the field or word that must come back."""
     prefix = prefix_frame()
-    wrong = pb.Identity(model_digest=b"x" * 32, tokenizer_digest=b"t" * 32, sampler_version="argmax-1")
+    wrong = pb.Identity(model_digest=b"x" * 32, tokenizer_digest=b"t" * 32, sampler_version=SAMPLER_VERSION)
     foreign = pb.Identity(
-        model_digest=edge.description.model_digest, tokenizer_digest=b"x" * 32, sampler_version="argmax-1"
+        model_digest=edge.description.model_digest, tokenizer_digest=b"x" * 32, sampler_version=SAMPLER_VERSION
     )
     failed = grpc.StatusCode.FAILED_PRECONDITION
     return {
@@ -115,9 +116,9 @@ def cases(edge: Loopback) -> dict[str, tuple[list[pb.DeviceFrame | bytes], int, 
             [open_frame(edge, identity=foreign)], Refusal.REFUSAL_CODE_TOKENIZER_MISMATCH, failed, "tokenizer"),
         "wrong version": (
             [open_frame(edge, protocol_version=99)], Refusal.REFUSAL_CODE_UNSUPPORTED_VERSION, failed, "version"),
-        "temperature": (
-            [open_frame(edge, sampling=pb.Sampling(temperature=0.7))],
-            Refusal.REFUSAL_CODE_UNSUPPORTED, grpc.StatusCode.UNIMPLEMENTED, "temperature"),
+        "top-p above one": (
+            [open_frame(edge, sampling=pb.Sampling(temperature=0.7, top_p=1.5))],
+            Refusal.REFUSAL_CODE_MALFORMED, INVALID, "top_p"),
         "wrong digest": (
             [open_frame(edge, digest=b"x" * 32), prefix],
             Refusal.REFUSAL_CODE_PREFIX_MISMATCH, grpc.StatusCode.DATA_LOSS, "digest"),

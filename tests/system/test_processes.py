@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from airdraft.core.drafting import NgramDrafter
 from airdraft.core.errors import Draining
+from airdraft.core.types import Sampling
 from airdraft.wire.client import EdgeConnection
 from bench.processes import edge_node
 from device_client.attach import meet
@@ -85,7 +86,7 @@ def test_generate_streams_text_and_ends_with_one_line(address: str, home: dict[s
     [
         (["generate", "x", "--edge", "127.0.0.1:9"], 3, "no edge node answers at 127.0.0.1:9; start one"),
         (["generate", "", "--edge", "{edge}"], 2, "the prompt has no tokens"),
-        (["generate", "x", "--edge", "{edge}", "--temperature", "0.7"], 2, "this version knows 0 only"),
+        (["generate", "x", "--edge", "{edge}", "--repetition-penalty", "0"], 2, "repetition_penalty must be from"),
         (["generate", "x", "--edge", "{edge}", "--draft-length", "-1"], 2, "draft-length: Input should be greater"),
         (["generate", "x", "--edge", "{edge}", "--draft-model", "./nowhere"], 2, "./nowhere is not a folder"),
         (["generate", "word " * 5000, "--edge", "{edge}"], 2, "shorten it"),
@@ -181,7 +182,7 @@ async def test_sigterm_refuses_new_texts_and_lets_the_old_ones_finish(home: dict
         async with EdgeConnection(address) as connection, asyncio.timeout(60), asyncio.TaskGroup() as group:
             description, tokenizer = await meet(connection, tmp_path, 10)
             settings = DeviceSettings(edge=address, max_tokens=30)
-            session = open_session(tokenizer.encode("Tom has 3 pens.").ids, description, settings, seed=0)
+            session = open_session(tokenizer.encode("Tom has 3 pens.").ids, description, settings, Sampling())
             drafter, display = Gated(), PipeDisplay(tokenizer)
             pump = StreamPump(session, connection.generate(description.vocabulary), drafter, display)
             running = group.create_task(pump.run(1, with_prefix=True))
@@ -193,7 +194,7 @@ async def test_sigterm_refuses_new_texts_and_lets_the_old_ones_finish(home: dict
                 serving = health_pb2.HealthCheckResponse.SERVING
                 while (await health.Check(health_pb2.HealthCheckRequest())).status == serving:
                     await asyncio.sleep(0.01)
-            late = open_session([1, 2], description, settings, seed=0)
+            late = open_session([1, 2], description, settings, Sampling())
             refused = StreamPump(late, connection.generate(description.vocabulary), NgramDrafter(), display)
             with pytest.raises(Draining, match="attach elsewhere"):
                 await refused.run(1, with_prefix=True)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from airdraft.core.errors import TokenizerMismatch
 from airdraft.core.tokenizer_digest import tokenizer_digest
-from airdraft.core.types import Limits
+from airdraft.core.types import Limits, Sampling
 from airdraft.wire.client import EdgeConnection
 from airdraft.wire.describe import Description
 from device_client.drafters import load_drafter
@@ -78,7 +78,7 @@ async def test_padded_rows_do_not_matter_and_one_other_merge_does(folders: dict[
     assert target.vocabulary == 151_646  # the tokenizer's, not the 152,064 rows
     digest = tokenizer_digest(target.tokenizer_json)
     described = Description("q", target.model_digest, digest, target.stop_ids, target.vocabulary, Limits(256), "")
-    drafter = load_drafter(str(folders["0.5b"]), None, described)
+    drafter = load_drafter(str(folders["0.5b"]), None, described, Sampling())
     prompt = Tokenizer.from_str(target.tokenizer_json).encode("Hello from the edge of the network.").ids
     async with edge_on_loopback(target, tokenizer_digest=digest) as edge, EdgeConnection(edge.address) as connection:
         answer = await ask(edge, connection, prompt, drafter, draft_length=4, max_tokens=12)
@@ -86,4 +86,4 @@ async def test_padded_rows_do_not_matter_and_one_other_merge_does(folders: dict[
     assert answer.session.tally.acceptance == 1.0  # they differ in padding alone
     assert max(answer.ids) < target.vocabulary
     with pytest.raises(TokenizerMismatch, match="different tokenizers"):
-        load_drafter(str(folders["other"]), None, described)
+        load_drafter(str(folders["other"]), None, described, Sampling())

@@ -45,6 +45,19 @@ hashes = st.binary(min_size=8, max_size=8)
 digests = st.binary(min_size=32, max_size=32)
 
 
+samplings = st.builds(
+    Sampling,
+    st.just(0.0) | st.floats(0.01, 100),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 1 << 30),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0.01, 100),
+    st.floats(-2, 2),
+    st.floats(-2, 2),
+)
+
+
 @st.composite
 def drafts(draw: st.DrawFn) -> Draft:
     drafted: tuple[int, ...] = draw(ids)
@@ -66,7 +79,7 @@ def opens(draw: st.DrawFn) -> Open:
         draw(st.binary(min_size=16, max_size=16)),
         draw(epochs),
         Identity(draw(digests), draw(digests), draw(st.text(max_size=20))),
-        Sampling(draw(st.floats(0, 100)), draw(st.integers(0, 2**64 - 1))),
+        draw(samplings),
         draw(ids),
         draw(lengths),
         prompt,

@@ -111,7 +111,8 @@ class DeviceSession:
         self.stop: StopReason | None = None
         self.ended = False
         self.tally = Tally()
-        self._session_id, self._identity, self._sampling = session_id, identity, sampling
+        self.sampling = sampling
+        self._session_id, self._identity = session_id, identity
         self._stop_ids, self._max_tokens = stop_ids, max_tokens
         self._prompt_length = len(prompt)
         self._ids = list(prompt)
@@ -163,7 +164,7 @@ class DeviceSession:
             self._session_id,
             epoch,
             self._identity,
-            self._sampling,
+            self.sampling,
             self._stop_ids,
             self._max_tokens,
             self._prompt_length,

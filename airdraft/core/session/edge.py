@@ -21,6 +21,7 @@ from airdraft.core.errors import (
     TooLong,
 )
 from airdraft.core.paths import DraftTree, HashedPath, Node, frame_nodes, ids_digest, root_hash
+from airdraft.core.sampling import penalised
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -38,6 +39,7 @@ from airdraft.core.types import (
     Prefix,
     RefusalCode,
     Refused,
+    Sampling,
     Span,
     StopReason,
 )
@@ -54,7 +56,7 @@ class _Settings:
     """What a session keeps from its first ``Open``; every later one must repeat it."""
 
     identity: Identity
-    sampling: object
+    sampling: Sampling
     stop_ids: tuple[int, ...]
     max_tokens: int
     prompt_length: int
@@ -228,7 +230,8 @@ class EdgeSession:
             span,
             self._sampling,
             self._last_seq,
-            tuple(node.path_hash for node in nodes),
+            len(nodes),
+            tuple(self._ids) if penalised(self._sampling) else range(self._length),
         )
         return self._in_flight
 
@@ -373,7 +376,7 @@ class EdgeSession:
         )
 
     def _commit(self, done: Pass, result: PassResult, hashes: HashedPath) -> list[EdgeFrame]:
-        span, count = done.span, len(done.node_rows)
+        span, count = done.span, done.nodes
         first = len(span.tokens) - count
         children: dict[int, list[int]] = {}
         for index in range(count):

@@ -1,0 +1,97 @@
+"""The torch sampler makes the choices of the numpy sampler."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from airdraft.core import noise
+from airdraft.core.sampling import choose
+from airdraft.core.types import Sampling
+from edge_node.engine.sampling import choose_rows, gumbel, keys_of
+from tests.core.test_sampling import some_settings
+
+ROWS = 20
+SIZES = ((97, 128), (1_003, 1_024))  # tokenizer, rows of the head
+
+
+def tree_paths(chance: np.random.Generator, vocabulary: int) -> list[list[int]]:
+    """Return a path for each row: a shared prefix, then branches of their own."""
+    prefix = chance.integers(0, vocabulary, int(chance.integers(0, 60))).tolist()
+    branch = chance.integers(0, vocabulary, 6).tolist()
+    return [
+        prefix + branch[: int(chance.integers(0, 6))] + chance.integers(0, vocabulary, at % 4).tolist()
+        for at in range(ROWS)
+    ]
+
+
+def compare(batches: int, seed: int) -> int:
+    """Assert equal choices over random batches; return how many cases there were."""
+    chance = np.random.default_rng(seed)
+    for batch in range(batches):
+        vocabulary, padded = SIZES[batch % 8 == 7]
+        logits = (chance.standard_normal((ROWS, padded)) * chance.choice([0.2, 2, 6])).astype(np.float32)
+        if batch % 3 == 0:
+            logits = np.round(logits)  # ties at every boundary
+        if batch % 5 == 0:
+            logits[:, chance.integers(1, padded, 9)] = -math.inf
+        logits[:, vocabulary:] += 30
+        settings = some_settings(chance)
+        if batch % 7 == 0:  # equal weights, of which top-p asks for a whole number
+            logits[:, :vocabulary] = np.where(np.arange(vocabulary) % 3 == 0, 2.0, -40.0)
+            settings = replace(settings, top_k=0, top_p=float(chance.choice([0.25, 0.5, 0.75])))
+        paths = tree_paths(chance, vocabulary)
+        expected = [choose(row, settings, vocabulary, path) for row, path in zip(logits, paths, strict=True)]
+        assert list(choose_rows(torch.from_numpy(logits), settings, vocabulary, paths)) == expected, settings
+    return batches * ROWS
+
+
+def test_choices_equal_the_reference() -> None:
+    assert compare(250, 1) == 5_000
+
+
+@pytest.mark.slow
+def test_choices_equal_the_reference_a_hundred_thousand_times() -> None:
+    assert compare(5_000, 2) == 100_000
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+def test_a_large_flat_row_is_sorted_in_full(top_p: float) -> None:
+    chance = np.random.default_rng(4)
+    logits = (0.01 * chance.standard_normal((3, 5_000))).astype(np.float32)
+    paths = [[0] * length for length in (0, 9, 400)]
+    settings = Sampling(temperature=1.0, seed=8, top_p=top_p)
+    expected = [choose(row, settings, 5_000, path) for row, path in zip(logits, paths, strict=True)]
+    assert list(choose_rows(torch.from_numpy(logits), settings, 5_000, paths)) == expected
+
+
+def test_the_noise_has_the_bits_of_the_reference() -> None:
+    seed, positions, ids = (1 << 64) - 3, [0, 17, 40_000], np.arange(0, 151_936, 11)
+    found = gumbel(keys_of(seed, positions, torch.device("cpu"))[:, None], torch.from_numpy(ids)).numpy()
+    for row, position in zip(found, positions, strict=True):
+        expected = noise.gumbel(seed, position, ids)
+        assert np.abs(row - expected).max() < 1e-13  # exp and log may differ in the last bit, the hash may not
+
+
+def test_argmax_ties_go_to_the_lowest_id() -> None:
+    logits = torch.tensor([[1.0, 3.0, 3.0, 9.0], [5.0, 5.0, 5.0, 9.0]])
+    assert choose_rows(logits, Sampling(), 3, [[], [1]]) == (1, 0)
+    assert choose_rows(logits, Sampling(presence_penalty=1.0), 3, [[1], [0]]) == (2, 1)
+    assert choose_rows(logits, Sampling(presence_penalty=2.0), 3, [[1, 2], [0, 1]]) == (0, 2)
+    assert choose_rows(logits[:0], Sampling(), 3, []) == ()
+
+
+@pytest.mark.parametrize("settings", [Sampling(), Sampling(temperature=1.0, top_k=2), Sampling(frequency_penalty=0.5)])
+def test_bad_rows_and_settings_are_refused(settings: Sampling) -> None:
+    good = [0.0, 1.0, 2.0]
+    for bad in ([0.0, math.nan, 1.0], [-math.inf] * 3, [0.0, math.inf, 1.0]):
+        with pytest.raises(ValueError, match="no finite number"):
+            choose_rows(torch.tensor([good, bad]), settings, 3, [[0], [0]])
+    with pytest.raises(ValueError, match="paths"):
+        choose_rows(torch.tensor([good]), settings, 3, [])
+    with pytest.raises(ValueError, match="top_p"):
+        choose_rows(torch.tensor([good]), replace(settings, top_p=2.0), 3, [[]])
