@@ -35,6 +35,24 @@ def overhead(quick: Quick = False, bars: Bars = False) -> None:
 
 
 @app.command()
+def sampling(quick: Quick = False, bars: Bars = False) -> None:
+    """Time of one choice of the sampler, at the vocabulary of a large model."""
+    from bench import sampling as bench
+
+    extent = _extent(quick, bars)
+    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+
+
+@app.command()
+def noise(quick: Quick = False, bars: Bars = False) -> None:
+    """The tests that chose the sampler's noise (ADR 0006)."""
+    from bench import noise_choice as bench
+
+    extent = _extent(quick, bars)
+    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+
+
+@app.command()
 def demo() -> None:
     """The main job on this machine."""
     from bench import demo as scene

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from airdraft.core.acceptance_chain import SparseQ
+
 PROTOCOL_VERSION = 1
 SAMPLER_VERSION = "gumbel-splitmix64-1"
 """Names the rule that turns logits into a token; both ends must share it."""
@@ -140,6 +142,7 @@ class Draft:
     ids: tuple[int, ...] = ()
     parents: tuple[int, ...] | None = None  # index of each node's parent in ``ids``, -1 for the base; None is a chain
     idle: bool = False  # nothing of the device is on its way until its next frame with ids
+    q: tuple[SparseQ, ...] | None = None  # what each id was sampled from; the exact rule never reads it
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import cast
 
+from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.paths import HASH_BYTES
 from airdraft.core.sampling import check
@@ -42,6 +44,7 @@ MAX_POSITION = 1 << 30
 """No length is greater: sums of two stay far from the width of the wire's integers."""
 
 MAX_STOP_IDS = 64
+MAX_Q_ENTRIES = 256
 SESSION_ID_BYTES = 16
 DIGEST_BYTES = 32
 _MICROSECONDS = 1_000_000
@@ -153,6 +156,7 @@ def _draft_to_proto(draft: Draft) -> pb.Draft:
         ids=draft.ids,
         parents=None if draft.parents is None else [parent + 1 for parent in draft.parents],
         idle=draft.idle,
+        q=None if draft.q is None else [_q_to_proto(q) for q in draft.q],
     )
 
 
@@ -164,6 +168,9 @@ def _draft_from_proto(message: pb.Draft, vocabulary: int, limits: Limits) -> Dra
         _require(len(parents) == len(ids), "parents", "one parent a node")
         _require(all(parent < index for index, parent in enumerate(parents)), "parents", "must stand before the node")
     _require(not (ids and message.idle), "idle", "only an empty draft can say it")
+    q = tuple(_q_from_proto(entry, vocabulary) for entry in message.q) if message.q else None
+    _require(q is None or len(q) == len(ids), "q", "one distribution an id")
+    _require(q is None or all(token in known.ids for token, known in zip(ids, q, strict=True)), "q", "lacks its own id")
     return Draft(
         _epoch(message.epoch),
         message.seq,
@@ -173,7 +180,23 @@ def _draft_from_proto(message: pb.Draft, vocabulary: int, limits: Limits) -> Dra
         ids,
         parents,
         message.idle,
+        q,
     )
+
+
+def _q_to_proto(q: SparseQ) -> pb.SparseDistribution:
+    steps = [token - before - 1 for before, token in zip((-1, *q.ids), q.ids, strict=False)]
+    return pb.SparseDistribution(id_steps=steps, weights=q.weights)
+
+
+def _q_from_proto(message: pb.SparseDistribution, vocabulary: int) -> SparseQ:
+    _require(len(message.id_steps) <= MAX_Q_ENTRIES, "q", f"at most {MAX_Q_ENTRIES} entries an id")
+    ids = tuple(token - 1 for token in accumulate(step + 1 for step in message.id_steps))
+    _require(not ids or ids[-1] < vocabulary, "q", f"an id outside the vocabulary of {vocabulary}")
+    try:
+        return SparseQ(ids, tuple(message.weights))
+    except ValueError as error:
+        raise MalformedFrame(f"q: {error}", field="q") from None
 
 
 def _open_to_proto(opened: Open) -> pb.Open:

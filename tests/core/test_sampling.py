@@ -322,6 +322,21 @@ def test_top_p_weighs_all_where_the_error_of_the_tail_could_decide() -> None:
     assert len(left(logits, replace(WARM, top_p=16 * one / total * (1 - 1e-12)))) == 16
 
 
+def test_equal_weights_on_both_sides_of_the_depth_that_top_p_looks_to() -> None:
+    """Logits an ulp apart have one weight in integers: then the lower id comes first, though its logit is less."""
+    top_p = 1 - 1e-5
+    bound = np.float32(-(sampler._DEPTHS[0] - math.log1p(-top_p)))
+    logits = np.full(25_000, -80, dtype=np.float32)
+    logits[:200] = np.nextafter(bound, np.float32(-99))
+    logits[200:10_200] = np.nextafter(bound, np.float32(0))
+    logits[20_000] = 0
+    settings = replace(WARM, top_p=top_p)
+    ids = left(logits, settings)
+    assert ids == plain(logits, settings, len(logits), [])[0]
+    assert ids[0] == 0
+    assert 9_000 < len(ids) < 10_000
+
+
 def test_the_cheap_test_for_losers_never_drops_a_winner() -> None:
     chance = np.random.default_rng(3)
     for case in range(60):

@@ -69,6 +69,16 @@ def test_a_large_flat_row_is_sorted_in_full(top_p: float) -> None:
     assert list(choose_rows(torch.from_numpy(logits), settings, 5_000, paths)) == expected
 
 
+@pytest.mark.parametrize("top_p", [0.5, math.nextafter(0.5, 1), math.nextafter(0.5, 0), 0.0, math.nextafter(1, 0)])
+def test_top_p_ends_where_it_is_exactly_reached(top_p: float) -> None:
+    settings = Sampling(temperature=1.0, seed=2, top_p=top_p)
+    paths = [[0] * length for length in range(200)]
+    row = np.zeros(8, dtype=np.float32)
+    expected = [choose(row, settings, 8, path) for path in paths]
+    assert list(choose_rows(torch.zeros(200, 8), settings, 8, paths)) == expected
+    assert max(expected) == {0.5: 3, math.nextafter(0.5, 1): 4, math.nextafter(0.5, 0): 3, 0.0: 0}.get(top_p, 7)
+
+
 def test_the_noise_has_the_bits_of_the_reference() -> None:
     seed, positions, ids = (1 << 64) - 3, [0, 17, 40_000], np.arange(0, 151_936, 11)
     found = gumbel(keys_of(seed, positions, torch.device("cpu"))[:, None], torch.from_numpy(ids)).numpy()

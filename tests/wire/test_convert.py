@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airdraft.core.acceptance import ACCEPTANCE_RULES
+from airdraft.core.acceptance_chain import Chain, Distribution, SparseQ, Uniforms, quantise
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.types import (
     Commit,
@@ -59,6 +62,13 @@ samplings = st.builds(
 
 
 @st.composite
+def distributions(draw: st.DrawFn, token: int) -> SparseQ:
+    known = sorted({token, *draw(st.lists(tokens, max_size=6))})
+    shares = np.array([draw(st.floats(0.01, 1)) for _ in known])
+    return quantise(known, shares / shares.sum())
+
+
+@st.composite
 def drafts(draw: st.DrawFn) -> Draft:
     drafted: tuple[int, ...] = draw(ids)
     acked = draw(st.integers(0, 1 << 29))
@@ -69,7 +79,9 @@ def drafts(draw: st.DrawFn) -> Draft:
     base = acked + draw(st.integers(0, 1 << 29))
     idle: bool = draw(st.booleans())
     seq = draw(st.integers(0, 2**32 - 1))
-    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle and not drafted)
+    told: bool = draw(st.booleans())
+    q = tuple(draw(distributions(token)) for token in drafted) if drafted and told else None
+    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle and not drafted, q)
 
 
 @st.composite
@@ -129,6 +141,29 @@ def test_a_devices_frame_survives(frame: Draft | Open | Prefix | Finish) -> None
     assert device_frame_from_proto(message, VOCABULARY, LIMITS) == frame
 
 
+def test_rejection_over_the_wire_is_lossless() -> None:
+    """The device samples from what it sends; the edge judges by what it reads: the text follows the target."""
+    chance = np.random.default_rng(5)
+    p, q = chance.dirichlet(np.ones(8)), chance.dirichlet(np.ones(8))
+    sent = quantise(np.arange(8), q)
+    counts = np.zeros(8)
+    trials = 20_000
+    for _ in range(trials):
+        token = sent.sample(chance.random())
+        draft = Draft(1, 1, 3, 3, b"h" * 8, (token,), q=(sent,))
+        frame = pb.DeviceFrame.FromString(device_frame_to_proto(draft).SerializeToString())
+        read = device_frame_from_proto(frame, 8, LIMITS)
+        assert isinstance(read, Draft)
+        assert read.q is not None
+        target = Distribution.dense(p)
+        chain = Chain(read.ids, (target, target), tuple(known.distribution() for known in read.q))
+        verdict = ACCEPTANCE_RULES["rejection"].judge(chain, Uniforms(chance.random(1), chance.random(2)))
+        counts[verdict.ids[0]] += 1
+    assert 0.5 * np.abs(counts / trials - p).sum() < 0.015
+    chi_square = float(((counts - trials * p) ** 2 / (trials * p)).sum())
+    assert chi_square < 40.5  # 7 degrees of freedom, alpha 1e-6
+
+
 @given(edge_frames)
 def test_an_edges_frame_survives(frame: Commit | Opened | NeedPrefix | Refused) -> None:
     message = pb.EdgeFrame.FromString(edge_frame_to_proto(frame).SerializeToString())
@@ -139,6 +174,10 @@ def test_an_edges_frame_survives(frame: Commit | Opened | NeedPrefix | Refused) 
 def test_a_draft_costs_28_bytes_and_4_a_token(count: int) -> None:
     draft = Draft(99, 9_999, 15_000, 15_060, b"\xff" * 8, tuple(range(100, 100 + count)))
     assert device_frame_to_proto(draft).ByteSize() <= 28 + 4 * count
+
+
+def _q(id_steps: list[int], weights: list[int]) -> pb.SparseDistribution:
+    return pb.SparseDistribution(id_steps=id_steps, weights=weights)
 
 
 def _draft(**fields: object) -> pb.DeviceFrame:
@@ -170,6 +209,12 @@ def _open(**fields: object) -> pb.DeviceFrame:
         (_draft(parents=[0]), "parents"),
         (_draft(parents=[0, 2]), "parents"),
         (_draft(idle=True), "idle"),
+        (_draft(q=[_q([1], [65535])]), "q"),
+        (_draft(q=[_q([1], [65535]), _q([3], [65535])]), "q"),
+        (_draft(q=[_q([1], [65535]), _q([2], [65534])]), "q"),
+        (_draft(q=[_q([1], [65535]), _q([2, VOCABULARY], [65534, 1])]), "q"),
+        (_draft(q=[_q([1], [65535]), _q([2] + [0] * 256, [1] * 257)]), "q"),
+        (_draft(q=[_q([1], [65535]), _q([2], [65534, 1])]), "q"),
         (pb.DeviceFrame(prefix=pb.Prefix(epoch=1, ids=[1] * 4097)), "ids"),
         (pb.DeviceFrame(prefix=pb.Prefix(epoch=1, start=2**32 - 1)), "start"),
         (pb.DeviceFrame(finish=pb.Finish(epoch=1, length=2**32 - 1)), "length"),
