@@ -6,7 +6,6 @@ Both ends check: an edge does not trust devices, a device does not trust edges. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import cast
@@ -295,7 +294,7 @@ def edge_frame_to_proto(frame: EdgeFrame) -> pb.EdgeFrame:
                 code=cast("pb.RefusalCode", frame.code),
                 message=frame.message,
                 field=frame.field,
-                retry_after_ms=math.ceil(frame.retry_after_s * 1000),
+                retry_after_ms=round(frame.retry_after_s * 1000),
                 seq=frame.seq,
                 highest_epoch=frame.highest_epoch,
                 ends_stream=frame.ends_stream,
