@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from bench.processes import ONE_THREAD, edge_node
 from bench.prompts import held_out
@@ -24,5 +25,7 @@ def run() -> int:
             env=os.environ | ONE_THREAD,
             check=False,
         )
-    print("\nTry your own:  edge_node serve --model demo  and  device_client generate --draft-model demo 'PROMPT'")
+    commands = os.path.relpath(Path(sys.executable).parent)
+    print(f"\nTry your own: {commands}/edge_node serve --model demo, and in another shell")
+    print(f"{commands}/device_client generate --draft-model demo 'Tom has 3 pens. He buys 4 more. How many now?'")
     return done.returncode

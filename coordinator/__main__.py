@@ -6,31 +6,10 @@ from typing import Annotated
 
 import typer
 
-from airdraft import __version__
+from airdraft.command_line import application
 from coordinator.policy.costs import PassCost, RoundCost, best_draft_length
 
-app = typer.Typer(
-    name="coordinator",
-    help="Decide from the channel how far to draft.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"coordinator {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Decide from the channel how far to draft."""
+app = application("coordinator", "Decide from the channel how far to draft.")
 
 
 @app.command()

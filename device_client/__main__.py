@@ -10,39 +10,18 @@ from typing import Annotated
 
 import typer
 
-from airdraft import __version__
+from airdraft.command_line import application
 from airdraft.core.errors import SpecError
 from airdraft.settings import SettingsError
 from device_client.config import DeviceSettings
 from device_client.exits import Exit, exit_code
 
-app = typer.Typer(
-    name="device_client",
-    help="Ask a large model on an edge node; a small one here drafts ahead.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
+app = application("device_client", "Ask a large model on an edge node; a small one here drafts ahead.")
 
 
 def _fail(message: str, code: Exit) -> typer.Exit:
     print(f"device_client: {message}", file=sys.stderr, flush=True)  # noqa: T201
     return typer.Exit(code)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"device_client {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Ask a large model on an edge node; a small one here drafts ahead."""
 
 
 @app.command()

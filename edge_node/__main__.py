@@ -10,19 +10,13 @@ from typing import Annotated
 
 import typer
 
-from airdraft import __version__
+from airdraft.command_line import application
 from airdraft.settings import SettingsError
 from edge_node.config import EdgeSettings
 
 USAGE = 2
 
-app = typer.Typer(
-    name="edge_node",
-    help="Serve one large model to many devices, which draft for it.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
+app = application("edge_node", "Serve one large model to many devices, which draft for it.")
 
 
 def _say(message: str) -> None:
@@ -34,21 +28,6 @@ def _listening(address: str) -> None:
     """The address goes to stdout too, for whoever started this process with ``--port 0``."""
     _say(f"listening on {address}")
     print(f"listening {address}", flush=True)  # noqa: T201
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"edge_node {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Serve one large model to many devices, which draft for it."""
 
 
 @app.command()
