@@ -5,8 +5,9 @@ The service behind it sees values and raises ``SpecError``; nothing but this pac
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 import grpc
@@ -21,6 +22,9 @@ from airdraft.wire.describe import Description, description_to_proto
 from airdraft.wire.status import status_of
 
 SERVICE_NAME = "airdraft.v1.Verification"
+
+PARTING_S = 2.0
+"""How long an edge listens to a device that it has refused."""
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -81,7 +85,19 @@ class _Servicer(rpc.VerificationServicer):
         except SpecError as error:
             # Twice: the frame for a device's core, the status for whoever reads a log or speaks plain gRPC.
             await context.write(edge_frame_to_proto(refusal(error, seen.epoch)))
+            await _hear_out(context)
             await context.abort(status_of(error), error.message)
+
+
+async def _hear_out(context: grpc.aio.ServicerContext[pb.DeviceFrame, pb.EdgeFrame]) -> None:
+    """Read and drop what a refused device still has on its way, for a while.
+
+    A stream that is reset under a device's writes loses the refusal too: the device would learn nothing but INTERNAL.
+    """
+    with suppress(TimeoutError, DecodeError, grpc.aio.UsageError):
+        async with asyncio.timeout(PARTING_S):
+            while isinstance(await context.read(), pb.DeviceFrame):
+                pass
 
 
 class _Checked:

@@ -13,13 +13,17 @@ import pytest
 
 pytest.importorskip("torch", reason="needs the edge's packages")
 
+from airdraft.core.drafting import NgramDrafter
+from airdraft.core.errors import ModelMismatch
 from airdraft.core.paths import ids_digest, root_hash
-from airdraft.core.types import SAMPLER_VERSION
+from airdraft.core.session import DeviceSession
+from airdraft.core.types import SAMPLER_VERSION, Identity, Limits, Plan, Sampling
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.v1 import verification_pb2_grpc as rpc
 from airdraft.wire.client import EdgeConnection
+from device_client.stream import StreamPump
 from tests.shapes import VOCABULARY, greedy
-from tests.system.loopback import ListedDrafter, Loopback, ask, edge_on_loopback
+from tests.system.loopback import ListedDrafter, Loopback, Recorder, ask, edge_on_loopback
 from tests.system.test_equality import shape_target
 
 PROMPT = (1, 2, 3)
@@ -74,6 +78,7 @@ async def refused(edge: Loopback, *frames: pb.DeviceFrame | bytes) -> tuple[pb.R
             with suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
                 for frame in frames:
                     await call.write(frame)
+                await call.done_writing()
 
         refusal = None
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -257,3 +262,16 @@ async def test_a_newer_stream_supersedes_the_older_one(edge: Loopback) -> None:
         assert refusal.highest_epoch == 2
         assert status is grpc.StatusCode.ABORTED
         newer.cancel()
+
+
+async def test_a_device_learns_why_it_was_refused_while_it_still_sends_its_prompt(edge: Loopback) -> None:
+    """Eight megabytes of prompt are on their way when the edge says no."""
+    stranger = Identity(b"x" * 32, edge.description.tokenizer_digest)
+    session = DeviceSession(
+        secrets.token_bytes(16), stranger, [1] * 2_000_000,
+        sampling=Sampling(), stop_ids=(), max_tokens=5, limits=Limits(context_tokens=3_000_000), plan=Plan(4),
+    )  # fmt: skip
+    async with EdgeConnection(edge.address) as connection, asyncio.timeout(30):
+        pump = StreamPump(session, connection.generate(VOCABULARY), NgramDrafter(), Recorder())
+        with pytest.raises(ModelMismatch, match="another model"):
+            await pump.run(1, with_prefix=True)
