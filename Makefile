@@ -9,7 +9,7 @@ PIP := -m pip --disable-pip-version-check -q
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check lint types contracts tests-all tests-device bench clean
+.PHONY: demo test check lint types contracts tests-all tests-slow tests-device bench clean
 
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m bench demo
@@ -29,13 +29,15 @@ types: $(VENV)/.stamp-dev
 contracts: $(VENV)/.stamp-dev
 	$(BIN)/lint-imports
 
-tests-all: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest
+tests-all: test tests-slow
+
+tests-slow: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -m slow
 
 # What a phone installs: no torch, no transformers. Its edge node comes from the other environment.
 tests-device: $(VENV)/.stamp-dev $(DEVICE_VENV)/.stamp
 	AIRDRAFT_TEST_EDGE_PYTHON=$(BIN)/python $(DEVICE_VENV)/bin/python -m pytest \
-		tests/core tests/wire tests/link tests/coordinator tests/device_client tests/system/test_device_install.py \
+		tests/core tests/wire tests/link tests/conformance tests/coordinator tests/device_client tests/system/test_device_install.py \
 		--ignore=tests/device_client/test_torch_drafter.py
 
 bench: $(VENV)/.stamp-dev

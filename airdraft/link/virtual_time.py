@@ -174,7 +174,7 @@ class VirtualPair:
                 frames = self.edge.received(frame) if self.edge is not None else []
         except SpecError as error:
             frames = [refusal(error, frame.epoch)]
-            if self.edge is not None:
+            if self.edge is not None and not isinstance(frame, Open):  # a refused Open leaves the stream in use alone
                 self.edge.detached(frame.epoch)
         self._edge_says(frames)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from airdraft.core.errors import BadAck, CreditsExceeded, OutOfOrder
+from airdraft.core.errors import BadAck, CreditsExceeded, EdgeFault, OutOfOrder
 from airdraft.core.paths import DraftTree, HashedPath, next_hash, root_hash
 from airdraft.core.session import EdgeSession
 from airdraft.core.types import (
@@ -325,6 +325,52 @@ def test_a_prompt_in_chunks(length: int, chunk: int) -> None:
     prefixes = [frame for frame in pair.sent if isinstance(frame, Prefix)]
     assert len(prefixes) == -(-length // chunk)
     assert max(len(work.span.tokens) for work in pair.passes) <= 512 + 8
+
+
+def test_a_draft_of_the_last_position_alone_is_answered() -> None:
+    edge = Edge(max_tokens=5).ready()
+    right = alone(PROMPT, 5)
+    edge.session.received(edge.draft(right[:4], right[4:7]))
+    commit = edge.step()
+    assert commit is not None
+    assert commit.length == 8
+    edge = Edge(max_tokens=2).ready()
+    edge.session.received(edge.draft(right[:4], right[4:5]))  # the text's last token: it is the target's in any case
+    commit = edge.step()
+    assert commit is not None
+    assert commit.ids == (right[4],)
+    assert commit.stop is StopReason.MAX_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("ids", "stop"),
+    [
+        ((9,), StopReason.STOP_TOKEN),  # no stop id
+        ((9,), StopReason.MAX_TOKENS),  # not the last token
+        ((7,), None),  # a stop id
+        ((7, 9), None),  # a stop id inside
+        ((9,) * 40, None),  # the last token
+    ],
+)
+def test_a_commit_that_ends_where_the_text_does_not_is_a_fault(ids: tuple[int, ...], stop: StopReason | None) -> None:
+    device = make_device(PROMPT, stop_ids=(7,))
+    device.attach(1, with_prefix=True)
+    end = 3 + len(ids)
+    commit = Commit(1, 3, ids, end, path_hash([*PROMPT, *ids]), 0, (Origin.RUN_AHEAD,) * len(ids), stop)
+    with pytest.raises(EdgeFault, match="a commit ends where"):
+        device.received(commit)
+    assert list(device.ids) == list(PROMPT)
+
+
+def test_limits_of_describe_hold_until_opened() -> None:
+    device = make_device(PROMPT, draft_length=8)
+    device.attach(1, with_prefix=True)
+    device.received(Opened(1, 0, 3, Limits(4096, live_nodes=100)))
+    device.detached()
+    device.attach(2, with_prefix=True, limits=Limits(4096, live_nodes=2))
+    work = device.draft_work()
+    assert work is not None
+    assert work.count == 2
 
 
 def test_the_last_prefill_row_commits_the_first_token_in_every_mode() -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from airdraft.core.acceptance import Ending
 from airdraft.core.errors import EdgeFault
 from airdraft.core.paths import DraftTree, HashedPath, ids_digest, next_hash, root_hash
 from airdraft.core.types import (
@@ -106,7 +107,7 @@ class DeviceSession:
     ) -> None:
         """Start with the prompt's ids; ``limits`` are those of ``Describe`` until ``Opened`` brings its own."""
         self.plan = plan
-        self.limits = limits
+        self.limits = self._described = limits
         self.epoch = 0
         self.stop: StopReason | None = None
         self.ended = False
@@ -114,6 +115,7 @@ class DeviceSession:
         self.sampling = sampling
         self._session_id, self._identity = session_id, identity
         self._stop_ids, self._max_tokens = stop_ids, max_tokens
+        self._ending = Ending(frozenset(stop_ids), len(prompt) + max_tokens)
         self._prompt_length = len(prompt)
         self._ids = list(prompt)
         self._hashes = self._rehashed()
@@ -152,9 +154,13 @@ class DeviceSession:
 
     # ---- events ----
 
-    def attach(self, epoch: int, *, with_prefix: bool) -> list[Output]:
-        """Open a stream with an epoch above any used; ``with_prefix`` sends the ids along, else the edge may ask."""
+    def attach(self, epoch: int, *, with_prefix: bool, limits: Limits | None = None) -> list[Output]:
+        """Open a stream with an epoch above any used; ``with_prefix`` sends the ids along, else the edge may ask.
+
+        ``limits`` are those of this edge's ``Describe`` and hold until ``Opened``; None is the edge of before.
+        """
         assert epoch > self.epoch, "an epoch is used once"
+        self.limits = self._described = limits or self._described
         self.epoch, self._attached, self._seq = epoch, True, 0
         self._acked = len(self._ids)
         self._tree.clear()
@@ -235,8 +241,12 @@ class DeviceSession:
         base = len(self._ids)
         if commit.base != base or commit.length != base + len(commit.ids):
             raise EdgeFault(f"a commit at {commit.base} came where {base} was due")
-        if commit.length > self._prompt_length + self._max_tokens or (not commit.ids and commit.stop is None):
+        if commit.length > self._ending.final_length or (not commit.ids and commit.stop is None):
             raise EdgeFault("a commit is empty or passes the most tokens asked for")
+        answer = [*self._ids[max(self._prompt_length, base - 1) :], *commit.ids]
+        reasons = [self._ending.reached(commit.length - after, token) for after, token in enumerate(reversed(answer))]
+        if any(reasons[1:]) or (reasons[0] if reasons else self._ending.reached(commit.length, None)) != commit.stop:
+            raise EdgeFault("a commit ends where the text does not, or goes on where it does")
         self._hashes.extend(commit.ids)
         if self._hashes.end != commit.path_hash:
             self._hashes = self._rehashed()
@@ -285,8 +295,7 @@ class DeviceSession:
         if refused.seq:
             self._tree.kill(refused.seq)
             # On a chain, what hangs under a frame is all that came after it.
-            dead = [(seq, end) for seq, end in self._flying if seq >= refused.seq]
-            if dead:
+            if any(seq == refused.seq for seq, _ in self._flying):
                 self._flying = deque(item for item in self._flying if item[0] < refused.seq)
                 self._drop_ahead(max(0, self._flying[-1][1] - len(self._ids)) if self._flying else 0)
         return self._settle()
@@ -306,7 +315,7 @@ class DeviceSession:
         if self._ahead and self._ahead[-1] in self._stop_ids:
             return 0  # nothing comes after the end of the text
         # The last position is the target's in any case: a draft of it saves nothing.
-        useful = self._prompt_length + self._max_tokens - 1 - len(self._ids) - len(self._ahead)
+        useful = self._ending.final_length - 1 - len(self._ids) - len(self._ahead)
         unsent = len(self._ahead) - self._sent
         frame = min(self.plan.draft_length, self.limits.frame_nodes)
         return min(frame - unsent, useful, self.limits.live_nodes - len(self._tree) - unsent)

@@ -57,13 +57,15 @@ class _Settings:
 
     identity: Identity
     sampling: Sampling
-    stop_ids: tuple[int, ...]
+    stop_ids: frozenset[int]
     max_tokens: int
     prompt_length: int
 
     @classmethod
     def of(cls, opened: Open) -> _Settings:
-        return cls(opened.identity, opened.sampling, opened.stop_ids, opened.max_tokens, opened.prompt_length)
+        return cls(
+            opened.identity, opened.sampling, frozenset(opened.stop_ids), opened.max_tokens, opened.prompt_length
+        )
 
 
 class EdgeSession:
@@ -86,7 +88,7 @@ class EdgeSession:
         self.attached = False
         self._settings = _Settings.of(first)
         self._sampling = first.sampling
-        self._ending = Ending(frozenset(first.stop_ids), first.prompt_length + first.max_tokens)
+        self._ending = Ending(self._settings.stop_ids, first.prompt_length + first.max_tokens)
         self._root = root_hash(first.identity)
         self._ids: list[int] = []
         self._origins: list[Origin] = []  # of the ids past the prompt
@@ -213,7 +215,8 @@ class EdgeSession:
             return None
         nodes = self._pass_nodes()
         may_run = self._idle and self._length - self._acked < self.limits.ahead_tokens
-        if not (nodes or self._token_due or may_run):
+        # A draft of the text's last position alone is not verified, but it waits for an answer: the next token is one.
+        if not (self._tree.nodes or self._token_due or may_run):
             return None
         start, chunk_end = self._kv_length, self._kv_length + PREFILL_POSITIONS
         hashes = self._hashes

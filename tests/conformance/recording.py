@@ -1,0 +1,321 @@
+"""Recording: the cores of a ``VirtualPair`` that note every event, and a hand that drives one core alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from airdraft.core.session import DeviceSession, DraftWork, EdgeSession, Output
+from airdraft.core.types import (
+    Commit,
+    DeviceFrame,
+    Draft,
+    EdgeFrame,
+    Finish,
+    Identity,
+    Limits,
+    Open,
+    Origin,
+    Pass,
+    PassResult,
+    Plan,
+    Prefix,
+    Sampling,
+    StopReason,
+)
+from airdraft.link.virtual_time import RowEngine, VirtualPair
+from tests.conformance import rules
+from tests.conformance.kit import (
+    DeviceTape,
+    EdgeTape,
+    Json,
+    device_arguments,
+    device_setup,
+    down_frame,
+    from_device,
+    from_edge,
+    up_frame,
+)
+from tests.core.worlds import VOCABULARY, pseudo_target
+
+IDENTITY = Identity(bytes(range(32)), bytes(range(32, 64)))
+LIMITS = Limits(context_tokens=4096)
+PROMPT = (1, 2, 3)
+
+
+def path_hash(ids: Sequence[int]) -> bytes:
+    """Return the path hash at the end of the ids."""
+    value = rules.root_hash(IDENTITY.model_digest, IDENTITY.tokenizer_digest, IDENTITY.sampler_version)
+    for token in ids:
+        value = rules.next_hash(value, token)
+    return value
+
+
+def setup_of(
+    prompt: Sequence[int] = PROMPT,
+    *,
+    draft_length: int = 4,
+    outstanding: int = 1,
+    max_tokens: int = 24,
+    stop_ids: Sequence[int] = (),
+    limits: Limits = LIMITS,
+    sampling: Sampling | None = None,
+) -> Json:
+    """Return a device's setup."""
+    return device_setup(
+        prompt,
+        identity=IDENTITY,
+        vocabulary=VOCABULARY,
+        sampling=sampling or Sampling(),
+        stop_ids=stop_ids,
+        max_tokens=max_tokens,
+        limits=limits,
+        plan=Plan(draft_length, outstanding),
+    )
+
+
+def edge_setup(limits: Limits) -> Json:
+    """Return an edge's setup."""
+    return {"vocabulary": VOCABULARY, "limits": {name: getattr(limits, name) for name in Limits.__slots__}}
+
+
+# ---- cores that note ----
+
+
+class NotingDevice(DeviceSession):
+    """A device's core that notes its events."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.events: list[Json] = []
+        self._offers: list[DraftWork | None] = []
+
+    def _note(self, event: Json, outputs: list[Output]) -> list[Output]:
+        self.events.append(event)
+        self._offers.append(super().draft_work())
+        return outputs
+
+    def attach(self, epoch: int, *, with_prefix: bool, limits: Limits | None = None) -> list[Output]:
+        assert limits is None, "the recordings know one edge's limits"
+        event = {"attach": {"epoch": epoch, "with_prefix": with_prefix}}
+        return self._note(event, super().attach(epoch, with_prefix=with_prefix))
+
+    def detached(self) -> None:
+        super().detached()
+        self._note({"detached": {}}, [])
+
+    def received(self, frame: EdgeFrame) -> list[Output]:
+        return self._note({"received": down_frame(frame)}, super().received(frame))
+
+    def drafted(self, work: DraftWork, tokens: Sequence[int]) -> list[Output]:
+        step = max(index for index, offer in enumerate(self._offers) if offer == work)
+        event = {"drafted": {"work_of_step": step, "tokens": list(tokens)}}
+        return self._note(event, super().drafted(work, tokens))
+
+    def finish(self, length: int) -> list[Output]:
+        return self._note({"finish": {"length": length}}, super().finish(length))
+
+
+class NotingEdge(EdgeSession):
+    """An edge's core that notes its events."""
+
+    def __init__(self, first: Open, limits: Limits) -> None:
+        super().__init__(first, limits)
+        self.events: list[Json] = []
+
+    def attach(self, opened: Open) -> list[EdgeFrame]:
+        self.events.append({"received": up_frame(opened)})
+        return super().attach(opened)
+
+    def received(self, frame: DeviceFrame) -> list[EdgeFrame]:
+        self.events.append({"received": up_frame(frame)})
+        return super().received(frame)
+
+    def detached(self, epoch: int) -> None:
+        self.events.append({"detached": {"epoch": epoch}})
+        super().detached(epoch)
+
+    def evicted(self, *, ids_too: bool = False) -> list[EdgeFrame]:
+        self.events.append({"evicted": {"ids_too": ids_too}})
+        return super().evicted(ids_too=ids_too)
+
+    def finished_pass(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
+        self.events.append({"passed": {"choices": list(result.choices)}})
+        return super().finished_pass(done, result)
+
+
+class NotingPair(VirtualPair):
+    """A pair whose edges note; each edge that it had is kept."""
+
+    noted: list[NotingEdge]
+
+    def _edge_takes(self, frame: DeviceFrame) -> None:
+        if isinstance(frame, Open) and (self.edge is None or self.edge.finished):
+            self.edge = NotingEdge(frame, self.limits)
+            self.noted.append(self.edge)
+        super()._edge_takes(frame)
+
+
+NextDraft = Callable[[Sequence[int]], int | None]
+
+
+class Scene:
+    """A pair under the virtual clock, and what it comes to as files."""
+
+    def __init__(self, setup: Json, draft: NextDraft, *, limits: Limits | None = None, **world: Any) -> None:
+        self.setup = setup
+        self.device = NotingDevice(**device_arguments(setup))
+        self.limits = limits or self.device.limits
+        self.pair = NotingPair(self.device, pseudo_target, draft, self.limits, **world)
+        self.pair.noted = []
+
+    def files(self) -> dict[str, Json]:
+        """Return the recordings, a core each; asserts that they replay to what happened."""
+        device = DeviceTape(self.setup)
+        for event in self.device.events:
+            device.apply(event)
+        assert [output["send"] for output in _outputs(device, "send")] == [up_frame(frame) for frame in self.pair.sent]
+        assert len(_outputs(device, "committed")) == len(self.pair.commits)
+        assert list(device.session.ids) == list(self.device.ids)
+        files, answered = {"device": device.content()}, []
+        for number, edge in enumerate(self.pair.noted, 1):
+            tape = EdgeTape(edge_setup(self.limits))
+            for event in edge.events:
+                tape.apply(event)
+            answered += [output for step in tape.steps for output in step["outputs"]]
+            files["edge" if len(self.pair.noted) == 1 else f"edge-{number}"] = tape.content()
+        assert answered == [down_frame(frame) for frame in self.pair.answered]
+        return files
+
+
+def _outputs(tape: DeviceTape, kind: str) -> list[Json]:
+    return [output for step in tape.steps for output in step["outputs"] if kind in output]
+
+
+# ---- hands ----
+
+
+class HandDevice:
+    """A device's core, driven by hand."""
+
+    def __init__(self, setup: Json) -> None:
+        self.tape = DeviceTape(setup)
+
+    def attach(self, epoch: int = 1, *, with_prefix: bool = True) -> Json:
+        """Attach."""
+        return self.tape.apply({"attach": {"epoch": epoch, "with_prefix": with_prefix}})
+
+    def received(self, frame: EdgeFrame) -> Json:
+        """Let a frame arrive; it must survive the wire."""
+        written = down_frame(frame)
+        assert from_edge(written["bytes"], VOCABULARY) == frame
+        return self.tape.apply({"received": written})
+
+    def commit(
+        self,
+        ids: Sequence[int],
+        origin: Origin = Origin.RUN_AHEAD,
+        *,
+        epoch: int = 1,
+        seq: int = 0,
+        base: int | None = None,
+        hashed: bytes | None = None,
+        stop: StopReason | None = None,
+    ) -> Json:
+        """Let a commit after the device's text arrive, its path hash right unless it is given."""
+        text = list(self.tape.session.ids)
+        base = len(text) if base is None else base
+        hashed = path_hash([*text, *ids]) if hashed is None else hashed
+        return self.received(Commit(epoch, base, tuple(ids), base + len(ids), hashed, seq, (origin,) * len(ids), stop))
+
+    def drafted(self, tokens: Sequence[int], *, step: int | None = None) -> Json:
+        """Let the drafter answer the last work, or that of a step."""
+        last = len(self.tape.steps) - 1 if step is None else step
+        return self.tape.apply({"drafted": {"work_of_step": last, "tokens": list(tokens)}})
+
+
+class HandEdge:
+    """An edge's core, driven by hand, with an engine of rows."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int] = PROMPT,
+        *,
+        limits: Limits = LIMITS,
+        max_tokens: int = 24,
+        stop_ids: tuple[int, ...] = (),
+        sampling: Sampling | None = None,
+    ) -> None:
+        self.tape = EdgeTape(edge_setup(limits))
+        self.engine = RowEngine(pseudo_target)
+        self.prompt = tuple(prompt)
+        self._fields = (IDENTITY, sampling or Sampling(), stop_ids, max_tokens, len(prompt))
+        self._seq: dict[int, int] = {}
+
+    @property
+    def length(self) -> int:
+        """Return the committed length."""
+        assert self.tape.session is not None
+        return self.tape.session.committed_length
+
+    def received(self, frame: DeviceFrame) -> Json:
+        """Let a frame arrive; it must survive the wire."""
+        written = up_frame(frame)
+        assert from_device(written["bytes"], VOCABULARY, self.tape.limits) == frame
+        return self.tape.apply({"received": written})
+
+    def open(self, ids: Sequence[int] | None = None, *, epoch: int = 1, prefix: bool = True, **other: Any) -> Json:
+        """Attach with these ids, the prompt where none are given; with ``prefix`` they follow in one frame."""
+        ids = self.prompt if ids is None else tuple(ids)
+        identity, sampling, stop_ids, max_tokens, prompt_length = self._fields
+        digest = other.get("digest", rules.ids_digest(ids))
+        opened = Open(
+            bytes(range(16)),
+            epoch,
+            identity,
+            other.get("sampling", sampling),
+            stop_ids,
+            other.get("max_tokens", max_tokens),
+            prompt_length,
+            len(ids),
+            digest,
+            0 if prefix else None,
+        )
+        step = self.received(opened)
+        return self.received(Prefix(epoch, 0, ids)) if prefix else step
+
+    def draft(
+        self,
+        path: Sequence[int],
+        ids: Sequence[int],
+        *,
+        epoch: int = 1,
+        acked: int | None = None,
+        seq: int | None = None,
+        parents: tuple[int, ...] | None = None,
+        idle: bool = False,
+    ) -> Json:
+        """Let a draft under ``path`` arrive."""
+        self._seq[epoch] = self._seq.get(epoch, 0) + 1
+        known = min(self.length if acked is None else acked, len(path))
+        number = self._seq[epoch] if seq is None else seq
+        return self.received(Draft(epoch, number, known, len(path), path_hash(path), tuple(ids), parents, idle))
+
+    def passed(self) -> Json:
+        """Finish the pass in flight with the target's choices."""
+        work = self.tape.work
+        assert work is not None
+        return self.tape.apply({"passed": {"choices": list(self.engine.extend(work.span))}})
+
+    def evict(self, *, ids_too: bool = False) -> Json:
+        """Take the cache away, and with ``ids_too`` the ids."""
+        self.engine.rows.clear()
+        return self.tape.apply({"evicted": {"ids_too": ids_too}})
+
+    def leave(self, epoch: int = 1) -> Json:
+        """Let the stream of this epoch break."""
+        return self.tape.apply({"detached": {"epoch": epoch}})
+
+    def finish(self, length: int, *, epoch: int = 1) -> Json:
+        """Let the device's last word arrive."""
+        return self.received(Finish(epoch, length))

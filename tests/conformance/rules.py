@@ -1,0 +1,179 @@
+"""The published rules, spelled out candidate by candidate in plain Python: what the vectors are made from.
+
+Nothing here is shared with ``airdraft.core``, so that the vectors are not the code's own opinion. Logarithms and
+exponentials are correctly rounded, so that the files are the same wherever they are made.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from hashlib import blake2b
+from typing import Any
+
+from airdraft.core.types import Sampling
+
+MASK = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+DIGITS = 60
+CLEAR = 1e-6
+"""How far a vector's winner stays ahead: no rounding of a logarithm decides any of them."""
+
+
+# ---- hashes ----
+
+
+def fixed32(value: int) -> bytes:
+    """Return four bytes, little end first."""
+    return value.to_bytes(4, "little")
+
+
+def root_hash(model_digest: bytes, tokenizer_digest: bytes, sampler_version: str) -> bytes:
+    """Return h(0)."""
+    parts = (model_digest, tokenizer_digest, sampler_version.encode())
+    return blake2b(b"".join(fixed32(len(part)) + part for part in parts), digest_size=8).digest()
+
+
+def next_hash(parent: bytes, token: int) -> bytes:
+    """Return h(i+1)."""
+    return blake2b(parent + fixed32(token), digest_size=8).digest()
+
+
+def ids_digest(ids: Sequence[int]) -> bytes:
+    """Return BLAKE2b-256 of the ids."""
+    return blake2b(b"".join(fixed32(token) for token in ids), digest_size=32).digest()
+
+
+# ---- noise ----
+
+
+def _mix(x: int) -> int:
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def key(seed: int, position: int) -> int:
+    """Return the word that all candidates of a position share."""
+    return _mix((_mix((seed + GOLDEN) & MASK) + (position + 1) * GOLDEN) & MASK)
+
+
+def word(seed: int, position: int, token: int) -> int:
+    """Return a candidate's hash."""
+    return _mix((key(seed, position) + token * GOLDEN) & MASK)
+
+
+def uniform(hashed: int) -> float:
+    """Return the number that a hash stands for; exact."""
+    return (hashed >> 12) * 2.0**-52 + 2.0**-53
+
+
+def gumbel(u: float) -> float:
+    """Return -log(-log(u)), rounded once."""
+    with localcontext(prec=DIGITS):
+        return float(-(-(Decimal(u).ln())).ln())
+
+
+# ---- sampler ----
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the rule gives for one row."""
+
+    survivors: list[int]
+    scores: list[float]
+    choice: int
+
+
+def draw(logits: Sequence[float], sampling: Sampling, vocabulary: int, path: Sequence[int]) -> Drawn:
+    """Return the survivors, their scores and the choice at position ``len(path)``.
+
+    Asserts that no decision hangs on the last bits of a logarithm or an exponential.
+    """
+    scores = _scores(logits[:vocabulary], sampling, path)
+    ranked = sorted(scores, key=lambda token: (-scores[token], token))
+    if sampling.temperature == 0:
+        return Drawn(ranked[:1], [scores[ranked[0]]], ranked[0])
+    if sampling.top_k:
+        ranked = ranked[: sampling.top_k]
+    if sampling.top_p < 1:
+        kept = [_top_p(ranked, scores, sampling.top_p, shift) for shift in (0, -4, 4)]
+        assert kept[0] == kept[1] == kept[2], "top-p hangs on a rounding"
+        ranked = kept[0]
+    if sampling.min_p > 0:
+        bound = scores[ranked[0]] + _log(sampling.min_p)
+        assert sampling.min_p == 1 or all(abs(scores[token] - bound) > CLEAR for token in ranked)
+        ranked = [token for token in ranked if scores[token] >= bound]
+    ids = sorted(ranked)
+    totals = {token: scores[token] + gumbel(uniform(word(sampling.seed, len(path), token))) for token in ids}
+    best = sorted(ids, key=lambda token: -totals[token])
+    assert len(best) == 1 or totals[best[0]] - totals[best[1]] > CLEAR, "a near tie"
+    return Drawn(ids, [scores[token] for token in ids], best[0])
+
+
+def _scores(logits: Sequence[float], sampling: Sampling, path: Sequence[int]) -> dict[int, float]:
+    counts = Counter(path)
+    scores: dict[int, float] = {}
+    for token, logit in enumerate(logits):
+        if token in counts:
+            repetition = sampling.repetition_penalty
+            logit = logit / repetition if logit > 0 else logit * repetition
+            logit -= sampling.presence_penalty
+            logit -= sampling.frequency_penalty * counts[token]
+        if logit > -math.inf:
+            scores[token] = logit / (sampling.temperature or 1.0)
+    return scores
+
+
+def _top_p(ranked: Sequence[int], scores: dict[int, float], top_p: float, shift: int) -> list[int]:
+    """Return the smallest set that has the mass, with every weight that is not exact moved by ``shift``."""
+    top = scores[ranked[0]]
+    weights = {token: _weight(scores[token] - top, shift) for token in ranked}
+    total = sum(weights.values())
+    target = max(1, min(total, math.ceil(top_p * float(total))))
+    kept, mass = [], 0
+    for token in sorted(ranked, key=lambda token: (-weights[token], token)):
+        if mass >= target:
+            break
+        mass += weights[token]
+        kept.append(token)
+    return sorted(kept, key=lambda token: (-scores[token], token))
+
+
+def _weight(difference: float, shift: int) -> int:
+    if difference == 0:
+        return 1 << 40
+    with localcontext(prec=DIGITS):
+        return max(0, math.floor(Decimal(1 << 40) * Decimal(difference).exp()) + shift)
+
+
+def _log(value: float) -> float:
+    with localcontext(prec=DIGITS):
+        return float(Decimal(value).ln())
+
+
+# ---- tokenizer ----
+
+
+def canonical_tokenizer(content: dict[str, Any]) -> str:
+    """Return the text that a tokenizer's digest is taken of."""
+    model, added = content["model"], content.get("added_tokens") or []
+    listed = isinstance(model["vocab"], list)
+    tokens = {index: entry[0] for index, entry in enumerate(model["vocab"])} if listed else {}
+    if not listed:
+        tokens = {index: token for token, index in model["vocab"].items()}
+    tokens |= {token["id"]: token["content"] for token in added}
+    fields = {
+        "added": sorted([token["id"], token["content"]] for token in added),
+        "kind": model.get("type") or "BPE",
+        "merges": [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or []],
+        "normalizer": content.get("normalizer"),
+        "scores": [entry[1] for entry in model["vocab"]] if listed else None,
+        "tokens": [[index, tokens[index]] for index in sorted(tokens)],
+    }
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
