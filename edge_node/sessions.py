@@ -81,10 +81,6 @@ class SessionTable:
         """Return how many sessions have a stream."""
         return sum(entry.session.attached for entry in self._entries.values())
 
-    def get(self, session_id: bytes) -> Entry | None:
-        """Return a session that is known."""
-        return self._entries.get(session_id)
-
     def admit(self, opened: Open, limits: Limits, cache: Callable[[], SessionCache]) -> Entry:
         """Return the session's entry, a new one where it is not known. Raises Overloaded, TooLong."""
         known = self._entries.get(opened.session_id)

@@ -120,10 +120,6 @@ class VirtualPair:
             happen()
             events -= 1
 
-    def deliver(self, frame: DeviceFrame) -> None:
-        """Hand the edge a frame as if the device had sent it."""
-        self._edge_takes(frame)
-
     # ---- the world ----
 
     def _at(self, when: float, happen: Callable[[], None]) -> None:
