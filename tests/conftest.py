@@ -1,4 +1,4 @@
-"""What all tests share: the flag that turns skips into failures."""
+"""What all tests share: the flag that turns skips into failures, and that no test judges time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no bug; the rest stays as hypothesis chose it (in CI its examples are the same every time).
+settings.register_profile("airdraft", settings.default, deadline=None)
+settings.load_profile("airdraft")
 
 NO_SKIPS = "AIRDRAFT_NO_SKIPS"
 
