@@ -16,6 +16,7 @@ SpecError
 ├── CreditsExceeded         more live nodes than granted
 ├── Overloaded              no room now; carries ``retry_after_s``
 ├── Draining                this edge is going away
+├── BadReceipt              text presented as the fleet's own that it did not write
 ├── EdgeFault               the edge contradicted itself (path hash, base): a bug or a hostile edge
 └── EdgeUnreachable         no edge answered
 """
@@ -140,6 +141,12 @@ class Draining(SpecError):
     """This edge is going away; attach elsewhere."""
 
     code = RefusalCode.DRAINING
+
+
+class BadReceipt(SpecError):
+    """Text was presented as this fleet's own, and its receipt says otherwise."""
+
+    code = RefusalCode.BAD_RECEIPT
 
 
 class EdgeFault(SpecError):

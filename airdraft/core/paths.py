@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from struct import Struct
+from struct import Struct, pack
 
 from airdraft.core.types import MAX_FRAME_NODES, Draft, Identity
 
@@ -32,9 +32,26 @@ def next_hash(parent: bytes, token: int) -> bytes:
     return blake2b(parent + _ID.pack(token), digest_size=HASH_BYTES).digest()
 
 
+class IdsDigest:
+    """BLAKE2b-256 of ids as they come, each as four bytes, little end first: what ``Open`` promises of a prefix."""
+
+    def __init__(self, ids: Sequence[int] = ()) -> None:
+        self._state = blake2b(digest_size=32)
+        self.extend(ids)
+
+    @property
+    def value(self) -> bytes:
+        """Return the digest, 32 bytes, of the ids so far."""
+        return self._state.digest()
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Append ids."""
+        self._state.update(pack(f"<{len(ids)}I", *ids))
+
+
 def ids_digest(ids: Sequence[int]) -> bytes:
-    """Return BLAKE2b-256 of the ids, each as four bytes, little end first: what ``Open`` promises of a prefix."""
-    return blake2b(b"".join(map(_ID.pack, ids)), digest_size=32).digest()
+    """Return ``IdsDigest`` of the ids."""
+    return IdsDigest(ids).value
 
 
 class HashedPath:

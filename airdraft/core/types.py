@@ -99,6 +99,19 @@ class RefusalCode(IntEnum):
     CREDITS = 13
     RETRY_LATER = 14
     DRAINING = 15
+    BAD_RECEIPT = 16
+
+
+# ---- either way ----
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A sign of life; with ``ack`` the answer to the ping of this number, due at once whatever else is at work."""
+
+    epoch: int
+    number: int
+    ack: bool = False
 
 
 # ---- from the device ----
@@ -118,6 +131,7 @@ class Open:
     length: int  # ids so far, prompt and committed: the first ack
     digest: bytes  # BLAKE2b-256 of those ids
     prefix_start: int | None  # where the ``Prefix`` frames that follow begin; None where none follow
+    receipt: bytes = b""  # of the last commit; empty where none was given
     protocol_version: int = PROTOCOL_VERSION
 
 
@@ -153,7 +167,7 @@ class Finish:
     length: int
 
 
-DeviceFrame = Open | Prefix | Draft | Finish
+DeviceFrame = Open | Prefix | Draft | Finish | Ping
 
 # ---- from the edge ----
 
@@ -189,6 +203,7 @@ class Commit:
     origins: tuple[Origin, ...]
     stop: StopReason | None = None
     timing: Timing = Timing()
+    receipt: bytes = b""  # the edge's word for all ids up to ``length``; opaque to the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +228,16 @@ class Refused:
     ends_stream: bool = True
 
 
-EdgeFrame = Opened | Commit | NeedPrefix | Refused
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """This edge is going away: streams still here after ``deadline_s`` are cut off."""
+
+    epoch: int
+    deadline_s: float
+    edges: tuple[str, ...] = ()  # addresses, HOST:PORT, of edges to go to instead
+
+
+EdgeFrame = Opened | Commit | NeedPrefix | Refused | Ping | Drain
 
 # ---- the edge's work ----
 

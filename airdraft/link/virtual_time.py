@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from airdraft.core.errors import SpecError, refusal
 from airdraft.core.session import Committed, DeviceSession, EdgeSession, Lost
 from airdraft.core.session.device import Output
-from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, Pass, PassResult, Span
+from airdraft.core.types import DeviceFrame, Drain, EdgeFrame, Limits, Open, Pass, PassResult, Span
 
 NextToken = Callable[[Sequence[int]], int]
 NextDraft = Callable[[Sequence[int]], int | None]
@@ -132,7 +132,7 @@ class VirtualPair:
                 self.commits.append(output)
             elif isinstance(output, Lost):
                 self.lost.append(output)
-            else:
+            elif not isinstance(output, Drain):  # there is one edge here, and it stays
                 self.sent.append(output)
                 self._last_up = max(self._last_up, self.now + self.up())
                 self._at(self._last_up, self._on_link(lambda frame=output: self._edge_takes(frame)))  # type: ignore[misc]

@@ -19,6 +19,7 @@ from airdraft.core.types import (
     Commit,
     DeviceFrame,
     Draft,
+    Drain,
     EdgeFrame,
     Finish,
     Identity,
@@ -27,6 +28,7 @@ from airdraft.core.types import (
     Open,
     Opened,
     Origin,
+    Ping,
     Prefix,
     RefusalCode,
     Refused,
@@ -44,6 +46,9 @@ MAX_POSITION = 1 << 30
 
 MAX_STOP_IDS = 64
 MAX_Q_ENTRIES = 256
+MAX_RECEIPT_BYTES = 64
+MAX_DRAIN_EDGES = 16
+MAX_ADDRESS_CHARACTERS = 255 + 6  # a host name and a port
 SESSION_ID_BYTES = 16
 DIGEST_BYTES = 32
 _MICROSECONDS = 1_000_000
@@ -74,6 +79,11 @@ def _ids(values: Sequence[int], vocabulary: int, most: int, field: str = "ids") 
     ids = tuple(values)
     _require(not ids or max(ids) < vocabulary, field, f"an id outside the vocabulary of {vocabulary}")
     return ids
+
+
+def _receipt(value: bytes) -> bytes:
+    _require(len(value) <= MAX_RECEIPT_BYTES, "receipt", f"{len(value)} bytes, at most {MAX_RECEIPT_BYTES} allowed")
+    return value
 
 
 def _hash_to_int(path_hash: bytes) -> int:
@@ -113,6 +123,17 @@ def limits_from_proto(message: pb.Limits) -> Limits:
     )
 
 
+# ---- either way ----
+
+
+def _ping_to_proto(ping: Ping) -> pb.Ping:
+    return pb.Ping(epoch=ping.epoch, number=ping.number, ack=ping.ack)
+
+
+def _ping_from_proto(message: pb.Ping) -> Ping:
+    return Ping(_epoch(message.epoch), message.number, message.ack)
+
+
 # ---- from the device ----
 
 
@@ -127,6 +148,8 @@ def device_frame_to_proto(frame: DeviceFrame) -> pb.DeviceFrame:
             return pb.DeviceFrame(prefix=pb.Prefix(epoch=frame.epoch, start=frame.start, ids=frame.ids))
         case Finish():
             return pb.DeviceFrame(finish=pb.Finish(epoch=frame.epoch, length=frame.length))
+        case Ping():
+            return pb.DeviceFrame(ping=_ping_to_proto(frame))
 
 
 def device_frame_from_proto(message: pb.DeviceFrame, vocabulary: int, limits: Limits) -> DeviceFrame:
@@ -141,6 +164,8 @@ def device_frame_from_proto(message: pb.DeviceFrame, vocabulary: int, limits: Li
             return Prefix(_epoch(message.prefix.epoch), _position(message.prefix.start, "start"), ids)
         case "finish":
             return Finish(_epoch(message.finish.epoch), _position(message.finish.length, "length"))
+        case "ping":
+            return _ping_from_proto(message.ping)
         case _:
             raise MalformedFrame("a frame of an unknown kind; update this edge or the device", field="frame")
 
@@ -215,6 +240,7 @@ def _open_to_proto(opened: Open) -> pb.Open:
         length=opened.length,
         digest=opened.digest,
         prefix_start=opened.prefix_start,
+        receipt=opened.receipt,
     )
 
 
@@ -235,6 +261,7 @@ def _open_from_proto(message: pb.Open, vocabulary: int) -> Open:
         _position(message.length, "length"),
         message.digest,
         _position(message.prefix_start, "prefix_start") if message.HasField("prefix_start") else None,
+        _receipt(message.receipt),
         message.protocol_version,
     )
 
@@ -300,6 +327,11 @@ def edge_frame_to_proto(frame: EdgeFrame) -> pb.EdgeFrame:
                 ends_stream=frame.ends_stream,
             )
             return pb.EdgeFrame(refused=refused)
+        case Ping():
+            return pb.EdgeFrame(ping=_ping_to_proto(frame))
+        case Drain():
+            drain = pb.Drain(epoch=frame.epoch, deadline_ms=round(frame.deadline_s * 1000), edges=frame.edges)
+            return pb.EdgeFrame(drain=drain)
 
 
 def edge_frame_from_proto(message: pb.EdgeFrame, vocabulary: int) -> EdgeFrame:
@@ -330,6 +362,10 @@ def edge_frame_from_proto(message: pb.EdgeFrame, vocabulary: int) -> EdgeFrame:
                 refused.highest_epoch,
                 refused.ends_stream,
             )
+        case "ping":
+            return _ping_from_proto(message.ping)
+        case "drain":
+            return _drain_from_proto(message.drain)
         case _:
             raise MalformedFrame("a frame of an unknown kind; update this device", field="frame")
 
@@ -345,6 +381,7 @@ def _commit_to_proto(commit: Commit) -> pb.Commit:
         stop=cast("pb.StopReason", commit.stop or 0),
         queue_us=round(commit.timing.queue_s * _MICROSECONDS),
         pass_us=round(commit.timing.pass_s * _MICROSECONDS),
+        receipt=commit.receipt,
     )
 
 
@@ -364,4 +401,12 @@ def _commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
         tuple(Origin(origin) for origin in message.origins),
         StopReason(message.stop) if message.stop else None,
         Timing(message.queue_us / _MICROSECONDS, message.pass_us / _MICROSECONDS),
+        _receipt(message.receipt),
     )
+
+
+def _drain_from_proto(message: pb.Drain) -> Drain:
+    _require(len(message.edges) <= MAX_DRAIN_EDGES, "edges", f"at most {MAX_DRAIN_EDGES} allowed")
+    usual = all(0 < len(edge) <= MAX_ADDRESS_CHARACTERS and edge.isprintable() for edge in message.edges)
+    _require(usual, "edges", "an address is no HOST:PORT")
+    return Drain(_epoch(message.epoch), message.deadline_ms / 1000, tuple(message.edges))

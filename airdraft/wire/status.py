@@ -27,6 +27,7 @@ STATUS_OF: dict[RefusalCode, grpc.StatusCode] = {
     RefusalCode.CREDITS: grpc.StatusCode.RESOURCE_EXHAUSTED,
     RefusalCode.RETRY_LATER: grpc.StatusCode.UNAVAILABLE,
     RefusalCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
+    RefusalCode.BAD_RECEIPT: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 

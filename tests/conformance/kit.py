@@ -18,6 +18,7 @@ from airdraft.core.errors import EdgeFault, SpecError, refusal
 from airdraft.core.session import Committed, DeviceSession, DraftWork, EdgeSession, Lost, Output
 from airdraft.core.types import (
     DeviceFrame,
+    Drain,
     EdgeFrame,
     Identity,
     Limits,
@@ -25,6 +26,7 @@ from airdraft.core.types import (
     Pass,
     PassResult,
     Plan,
+    RefusalCode,
     Sampling,
     StopReason,
 )
@@ -213,7 +215,9 @@ def _output_json(output: Output) -> Json:
             return {"committed": {"base": output.base, "ids": list(output.ids), "origins": origins, "stop": stop}}
         case Lost():
             code = pb.RefusalCode.Name(int(output.refusal.code))
-            return {"lost": {"code": code, "superseded": output.superseded}}
+            return {"lost": {"code": code, "superseded": output.refusal.code is RefusalCode.SUPERSEDED}}
+        case Drain():
+            return {"drain": {"deadline_s": output.deadline_s, "edges": list(output.edges)}}
         case _:
             return {"send": up_frame(output)}
 

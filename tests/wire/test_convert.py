@@ -14,7 +14,10 @@ from airdraft.core.acceptance_chain import Chain, Distribution, SparseQ, Uniform
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.types import (
     Commit,
+    DeviceFrame,
     Draft,
+    Drain,
+    EdgeFrame,
     Finish,
     Identity,
     Limits,
@@ -22,6 +25,7 @@ from airdraft.core.types import (
     Open,
     Opened,
     Origin,
+    Ping,
     Prefix,
     RefusalCode,
     Refused,
@@ -46,6 +50,7 @@ lengths = st.integers(0, 1 << 30)
 epochs = st.integers(1, 2**32 - 1)
 hashes = st.binary(min_size=8, max_size=8)
 digests = st.binary(min_size=32, max_size=32)
+receipts = st.binary(max_size=64)
 
 
 samplings = st.builds(
@@ -98,6 +103,7 @@ def opens(draw: st.DrawFn) -> Open:
         draw(st.integers(prompt, 1 << 30)),
         draw(digests),
         draw(st.none() | lengths),
+        draw(receipts),
         draw(st.integers(0, 2**32 - 1)),
     )
 
@@ -110,15 +116,27 @@ def commits(draw: st.DrawFn) -> Commit:
     stop = draw(st.none() | st.sampled_from(list(StopReason)))
     timing = Timing(draw(st.integers(0, 10**9)) / 1e6, draw(st.integers(0, 10**9)) / 1e6)
     seq = draw(st.integers(0, 2**32 - 1))
-    return Commit(draw(epochs), base, committed, base + len(committed), draw(hashes), seq, origins, stop, timing)
+    length, path_hash, receipt = base + len(committed), draw(hashes), draw(receipts)
+    return Commit(draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt)
 
 
-device_frames = drafts() | opens() | st.builds(Prefix, epochs, lengths, ids) | st.builds(Finish, epochs, lengths)
+pings = st.builds(Ping, epochs, st.integers(0, 2**32 - 1), st.booleans())
+drains = st.builds(
+    Drain,
+    epochs,
+    st.integers(0, 10**6).map(lambda ms: ms / 1000),
+    st.lists(st.from_regex(r"\A[a-z0-9.]{1,40}:[0-9]{1,5}\Z"), max_size=16).map(tuple),
+)
+device_frames = (
+    drafts() | opens() | pings | st.builds(Prefix, epochs, lengths, ids) | st.builds(Finish, epochs, lengths)
+)
 limits = st.builds(
     Limits, lengths, st.integers(1, 1 << 30), st.integers(1, 512), st.integers(1, 1 << 30), st.integers(1, 8192)
 )
 edge_frames = (
     commits()
+    | pings
+    | drains
     | st.builds(Opened, epochs, lengths, lengths, limits)
     | st.builds(NeedPrefix, epochs, lengths)
     | st.builds(
@@ -136,7 +154,7 @@ edge_frames = (
 
 
 @given(device_frames)
-def test_a_devices_frame_survives(frame: Draft | Open | Prefix | Finish) -> None:
+def test_a_devices_frame_survives(frame: DeviceFrame) -> None:
     message = pb.DeviceFrame.FromString(device_frame_to_proto(frame).SerializeToString())
     assert device_frame_from_proto(message, VOCABULARY, LIMITS) == frame
 
@@ -165,7 +183,7 @@ def test_rejection_over_the_wire_is_lossless() -> None:
 
 
 @given(edge_frames)
-def test_an_edges_frame_survives(frame: Commit | Opened | NeedPrefix | Refused) -> None:
+def test_an_edges_frame_survives(frame: EdgeFrame) -> None:
     message = pb.EdgeFrame.FromString(edge_frame_to_proto(frame).SerializeToString())
     assert edge_frame_from_proto(message, VOCABULARY) == frame
 
@@ -224,6 +242,8 @@ def _open(**fields: object) -> pb.DeviceFrame:
         (_open(length=2), "length"),
         (_open(max_tokens=2**32 - 2), "max_tokens"),
         (_open(stop_ids=[VOCABULARY]), "stop_ids"),
+        (_open(receipt=b"r" * 65), "receipt"),
+        (pb.DeviceFrame(ping=pb.Ping(number=1)), "epoch"),
         (_open(stop_ids=[1] * 65), "stop_ids"),
         (_open(sampling=pb.Sampling(temperature=float("nan"))), "temperature"),
         (_open(sampling=pb.Sampling(temperature=-1)), "temperature"),
@@ -244,6 +264,12 @@ def test_an_edge_refuses_what_does_not_fit(message: pb.DeviceFrame, field: str) 
         (pb.EdgeFrame(commit=pb.Commit(epoch=1, ids=[1], origins=[pb.ORIGIN_UNSPECIFIED])), "origins"),
         (pb.EdgeFrame(refused=pb.Refused(epoch=1)), "code"),
         (pb.EdgeFrame(opened=pb.Opened(epoch=1)), "live_nodes"),
+        (pb.EdgeFrame(commit=pb.Commit(epoch=1, receipt=b"r" * 65)), "receipt"),
+        (pb.EdgeFrame(ping=pb.Ping(number=1)), "epoch"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["a:1"] * 17)), "edges"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=[""])), "edges"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["a" * 262])), "edges"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["a\n:1"])), "edges"),
     ],
 )
 def test_a_device_refuses_what_does_not_fit(message: pb.EdgeFrame, field: str) -> None:

@@ -1,6 +1,19 @@
 """The two ends of one generation, sans-IO: events in, frames and work out; no clock, no socket (DESIGN §4)."""
 
-from airdraft.core.session.device import Committed, DeviceSession, DraftWork, Lost, Output
+from airdraft.core.session.device import Committed, DeviceSession, DraftWork, Journalled, Lost, Output
 from airdraft.core.session.edge import EdgeSession
+from airdraft.core.session.liveness import Liveness
+from airdraft.core.session.reattach import Attempt, Reattachment
 
-__all__ = ["Committed", "DeviceSession", "DraftWork", "EdgeSession", "Lost", "Output"]
+__all__ = [
+    "Attempt",
+    "Committed",
+    "DeviceSession",
+    "DraftWork",
+    "EdgeSession",
+    "Journalled",
+    "Liveness",
+    "Lost",
+    "Output",
+    "Reattachment",
+]

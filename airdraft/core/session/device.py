@@ -6,17 +6,18 @@ loss it attaches again with a higher epoch, and what is not committed is new (DE
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from airdraft.core.acceptance import Ending
 from airdraft.core.errors import EdgeFault
-from airdraft.core.paths import DraftTree, HashedPath, ids_digest, next_hash, root_hash
+from airdraft.core.paths import HashedPath, ids_digest, next_hash, root_hash
+from airdraft.core.session.ahead import Ahead
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
     Draft,
+    Drain,
     EdgeFrame,
     Finish,
     Identity,
@@ -25,9 +26,9 @@ from airdraft.core.types import (
     Open,
     Opened,
     Origin,
+    Ping,
     Plan,
     Prefix,
-    RefusalCode,
     Refused,
     Sampling,
     StopReason,
@@ -42,20 +43,20 @@ class Committed:
     ids: tuple[int, ...]
     origins: tuple[Origin, ...]
     stop: StopReason | None
+    receipt: bytes = b""  # the edge's word for the text up to here
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The stream ended with a refusal; ``superseded`` means a twin of this device took the session."""
+    """The stream ended with a refusal."""
 
     refusal: Refused
 
-    @property
-    def superseded(self) -> bool:
-        return self.refusal.code is RefusalCode.SUPERSEDED
 
+Output = DeviceFrame | Committed | Lost | Drain
 
-Output = DeviceFrame | Committed | Lost
+HIGHEST_EPOCH = (1 << 31) - 1
+"""No honest session comes near it; an edge that claims to have seen a higher one is at fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,15 @@ class Tally:
         return self.committed / self.rounds if self.rounds else 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Journalled:
+    """What a device kept of a session over its own restart."""
+
+    epoch: int = 0  # the highest that it may have used
+    ids: Sequence[int] = ()  # committed, without the prompt
+    receipt: bytes = b""
+
+
 class DeviceSession:
     """One generation as the device sees it: events in, outputs out, in the order in which they must take effect."""
 
@@ -104,11 +114,16 @@ class DeviceSession:
         max_tokens: int,
         limits: Limits,
         plan: Plan,
+        journalled: Journalled | None = None,
     ) -> None:
-        """Start with the prompt's ids; ``limits`` are those of ``Describe`` until ``Opened`` brings its own."""
+        """Start with the prompt's ids, or go on with what a journal kept of this session.
+
+        ``limits`` are those of ``Describe`` until ``Opened`` brings its own.
+        """
+        past = journalled or Journalled()
         self.plan = plan
         self.limits = self._described = limits
-        self.epoch = 0
+        self.epoch = past.epoch
         self.stop: StopReason | None = None
         self.ended = False
         self.tally = Tally()
@@ -117,18 +132,17 @@ class DeviceSession:
         self._stop_ids, self._max_tokens = stop_ids, max_tokens
         self._ending = Ending(frozenset(stop_ids), len(prompt) + max_tokens)
         self._prompt_length = len(prompt)
-        self._ids = list(prompt)
-        self._hashes = self._rehashed()
-        self._ahead: list[int] = []  # drafted past the committed end
-        self._ahead_hashes: list[bytes] = []
-        self._sent = 0  # how many of them are on their way
-        self._flying: deque[tuple[int, int]] = deque()  # (seq, length at the end) of each frame that is still live
-        self._tree = DraftTree()
+        self._ids = [*prompt, *past.ids]
+        self._receipt = past.receipt
+        self._hashes = HashedPath(root_hash(identity))
+        self._hashes.extend(self._ids)
+        self._ahead = Ahead(self._hashes)
         self._attached = False
         self._seq = 0
         self._acked = 0
         self._idle_told = False
         self._exhausted_at = b""  # the draft end after which the drafter had no more to say
+        self._highest_epoch = past.epoch  # that an edge has seen
 
     # ---- what others may ask ----
 
@@ -145,12 +159,17 @@ class DeviceSession:
     @property
     def ahead(self) -> Sequence[int]:
         """Return the drafted ids past the committed end: tentative text."""
-        return self._ahead
+        return self._ahead.ids
 
     @property
     def live_nodes(self) -> int:
         """Return how many sent nodes this end counts against the credits."""
-        return len(self._tree)
+        return self._ahead.live_nodes
+
+    @property
+    def next_epoch(self) -> int:
+        """Return an epoch above any that this session used or that an edge has named; journal it, then attach."""
+        return max(self.epoch, self._highest_epoch) + 1
 
     # ---- events ----
 
@@ -162,10 +181,8 @@ class DeviceSession:
         assert epoch > self.epoch, "an epoch is used once"
         self.limits = self._described = limits or self._described
         self.epoch, self._attached, self._seq = epoch, True, 0
-        self._acked = len(self._ids)
-        self._tree.clear()
-        self._flying.clear()
-        self._sent, self._idle_told = 0, False
+        self._acked, self._idle_told = len(self._ids), False
+        self._ahead.grounded()
         opened = Open(
             self._session_id,
             epoch,
@@ -177,12 +194,14 @@ class DeviceSession:
             len(self._ids),
             ids_digest(self._ids),
             0 if with_prefix else None,
+            self._receipt,
         )
         return [opened, *(self._prefix_frames(0) if with_prefix else ()), *self._settle()]
 
     def detached(self) -> None:
-        """The stream is gone; text and drafts stay."""
+        """The stream is gone; text and drafts stay, and drafting may go on."""
         self._attached = False
+        self._ahead.grounded()
 
     def received(self, frame: EdgeFrame) -> list[Output]:
         """Take a frame of the attached stream; frames of another epoch are dropped.
@@ -201,31 +220,33 @@ class DeviceSession:
                 return self._prefix_frames(frame.start)
             case Refused():
                 return self._refused(frame)
+            case Ping():
+                return [] if frame.ack else [Ping(self.epoch, frame.number, ack=True)]
+            case Drain():
+                return [frame]
             case Commit():
                 return self._commit(frame)
 
     def draft_work(self) -> DraftWork | None:
-        """Return what the drafter should write next, or None until another event."""
-        if self.ended or not self._attached or len(self._flying) >= self.plan.outstanding:
+        """Return what the drafter should write next, or None until another event; attached or not."""
+        if self.ended or self._ahead.frames_flying >= self.plan.outstanding:
             return None
         count = self._room()
-        if count <= 0 or self._exhausted_at == self._draft_end:
+        if count <= 0 or self._exhausted_at == self._ahead.end:
             return None
-        return DraftWork((*self._ids, *self._ahead), count, self._draft_end)
+        return DraftWork((*self._ids, *self._ahead.ids), count, self._ahead.end)
 
     def is_current(self, work: DraftWork) -> bool:
         """Say whether tokens drafted for ``work`` would still count."""
-        return work.path_hash == self._draft_end and self._attached and not self.ended
+        return work.path_hash == self._ahead.end and not self.ended
 
     def drafted(self, work: DraftWork, tokens: Sequence[int]) -> list[Output]:
         """Take what the drafter wrote for ``work``; fewer tokens than asked for mean that it has no more to say."""
         if not self.is_current(work):
             return []
-        for token in tokens[: work.count]:
-            self._ahead_hashes.append(next_hash(self._draft_end, token))
-            self._ahead.append(token)
+        self._ahead.add(tokens[: work.count])
         if len(tokens) < work.count:
-            self._exhausted_at = self._draft_end
+            self._exhausted_at = self._ahead.end
         return self._settle()
 
     def finish(self, length: int) -> list[Output]:
@@ -247,115 +268,84 @@ class DeviceSession:
         reasons = [self._ending.reached(commit.length - after, token) for after, token in enumerate(reversed(answer))]
         if any(reasons[1:]) or (reasons[0] if reasons else self._ending.reached(commit.length, None)) != commit.stop:
             raise EdgeFault("a commit ends where the text does not, or goes on where it does")
-        self._hashes.extend(commit.ids)
-        if self._hashes.end != commit.path_hash:
-            self._hashes = self._rehashed()
+        end = self._hashes.end
+        for token in commit.ids:
+            end = next_hash(end, token)
+        if end != commit.path_hash:
             raise EdgeFault("a commit's path hash is not that of its ids")
-        self._ids.extend(commit.ids)
         self._count(commit)
-        self._splice(commit.ids)
-        self.stop = commit.stop
-        committed = Committed(base, commit.ids, commit.origins, commit.stop)
+        self._hashes.extend(commit.ids)
+        self._ids.extend(commit.ids)
+        self._ahead.advance(commit.ids)
+        self.stop, self._receipt = commit.stop, commit.receipt
+        committed = Committed(base, commit.ids, commit.origins, commit.stop, commit.receipt)
         if commit.stop is not None:
             self.ended = True
             return [committed, Finish(self.epoch, len(self._ids))]
         return [committed, *self._settle()]
 
-    def _rehashed(self) -> HashedPath:
-        """Return the path of the committed ids."""
-        hashes = HashedPath(root_hash(self._identity))
-        hashes.extend(self._ids)
-        return hashes
-
     def _count(self, commit: Commit) -> None:
-        tally, sent = self.tally, self._ahead[: self._sent]
-        agreed = next((i for i, pair in enumerate(zip(sent, commit.ids, strict=False)) if pair[0] != pair[1]), None)
-        tally.missed += agreed is not None
-        tally.accepted += min(len(sent), len(commit.ids)) if agreed is None else agreed
+        accepted, missed = self._ahead.agreed(commit.ids)
+        tally = self.tally
+        tally.missed += missed
+        tally.accepted += accepted
         tally.rounds += bool(commit.ids)
         tally.committed += len(commit.ids)
         for origin in commit.origins:
             tally.by_origin[origin] += 1
 
-    def _splice(self, ids: Sequence[int]) -> None:
-        """Keep the drafts that a commit agrees with, sent or not; drop them where it does not."""
-        agreed = min(len(ids), len(self._ahead))
-        if self._ahead[:agreed] == list(ids[:agreed]):
-            del self._ahead[: len(ids)], self._ahead_hashes[: len(ids)]
-            self._sent = max(0, self._sent - len(ids))
-        else:
-            self._drop_ahead(0)
-        self._tree.advance(self._hashes)
-        self._flying = deque((seq, end) for seq, end in self._flying if self._sent and end > len(self._ids))
-
     def _refused(self, refused: Refused) -> list[Output]:
+        if refused.highest_epoch > HIGHEST_EPOCH:
+            raise EdgeFault(f"the edge claims to have seen epoch {refused.highest_epoch}")
+        self._highest_epoch = max(self._highest_epoch, refused.highest_epoch)
         if refused.ends_stream:
-            self._attached = False
+            self.detached()
             return [Lost(refused)]
         if refused.seq:
-            self._tree.kill(refused.seq)
-            # On a chain, what hangs under a frame is all that came after it.
-            if any(seq == refused.seq for seq, _ in self._flying):
-                self._flying = deque(item for item in self._flying if item[0] < refused.seq)
-                self._drop_ahead(max(0, self._flying[-1][1] - len(self._ids)) if self._flying else 0)
+            self._ahead.refused(refused.seq)
         return self._settle()
 
     # ---- what the device sends ----
 
-    @property
-    def _draft_end(self) -> bytes:
-        return self._ahead_hashes[-1] if self._ahead_hashes else self._hashes.end
-
-    def _drop_ahead(self, keep: int) -> None:
-        del self._ahead[keep:], self._ahead_hashes[keep:]
-        self._sent = min(self._sent, keep)
-
     def _room(self) -> int:
         """Return how many more tokens may be drafted for the frame in the making."""
-        if self._ahead and self._ahead[-1] in self._stop_ids:
+        ahead = self._ahead
+        if ahead.ids and ahead.ids[-1] in self._stop_ids:
             return 0  # nothing comes after the end of the text
         # The last position is the target's in any case: a draft of it saves nothing.
-        useful = self._ending.final_length - 1 - len(self._ids) - len(self._ahead)
-        unsent = len(self._ahead) - self._sent
+        useful = self._ending.final_length - 1 - len(self._ids) - len(ahead.ids)
         frame = min(self.plan.draft_length, self.limits.frame_nodes)
-        return min(frame - unsent, useful, self.limits.live_nodes - len(self._tree) - unsent)
+        return min(frame - ahead.unsent, useful, self.limits.live_nodes - ahead.live_nodes - ahead.unsent)
 
     def _settle(self) -> list[Output]:
         """Send what is due: a full or final frame, else word that the device idles, else a lone ack."""
         if not self._attached or self.ended:
             return []
         frames: list[Output] = []
-        drafted_out = self._room() <= 0 or self._exhausted_at == self._draft_end
-        if drafted_out and len(self._flying) < self.plan.outstanding:
+        drafted_out = self._room() <= 0 or self._exhausted_at == self._ahead.end
+        if drafted_out and self._ahead.frames_flying < self.plan.outstanding:
             frames += self._frame()
-        if drafted_out and not self._flying and not self._idle_told:
+        if drafted_out and not self._ahead.frames_flying and not self._idle_told:
             self._idle_told = True
-            frames.append(self._draft((), idle=True))
+            frames.append(self._ack(idle=True))
         if not frames and 2 * (len(self._ids) - self._acked) >= self.limits.ahead_tokens:
-            frames.append(self._draft((), idle=False))
+            frames.append(self._ack(idle=False))
         return frames
 
     def _frame(self) -> list[Output]:
         """Send unsent drafts, as many as one frame and the credits take."""
-        credit = min(self.limits.live_nodes - len(self._tree), self.limits.frame_nodes)
-        ids = tuple(self._ahead[self._sent : self._sent + credit])
-        if not ids:
+        credit = min(self.limits.live_nodes - self._ahead.live_nodes, self.limits.frame_nodes)
+        draft = self._ahead.frame(self.epoch, self._seq + 1, credit)
+        if draft is None:
             return []
-        draft = self._draft(ids, idle=False)
-        self._sent += len(ids)
-        self._tree.add(draft, self._hashes)
-        self._flying.append((draft.seq, draft.base + len(ids)))
+        self._seq, self._acked, self._idle_told = draft.seq, draft.acked, False
         self.tally.frames += 1
-        self.tally.drafted += len(ids)
-        self._idle_told = False
+        self.tally.drafted += len(draft.ids)
         return [draft]
 
-    def _draft(self, ids: tuple[int, ...], *, idle: bool) -> Draft:
-        self._seq += 1
-        self._acked = len(self._ids)
-        base = len(self._ids) + (self._sent if ids else 0)
-        base_hash = self._ahead_hashes[self._sent - 1] if ids and self._sent else self._hashes.end
-        return Draft(self.epoch, self._seq, self._acked, base, base_hash, ids, idle=idle)
+    def _ack(self, *, idle: bool) -> Draft:
+        self._seq, self._acked = self._seq + 1, len(self._ids)
+        return Draft(self.epoch, self._seq, self._acked, self._acked, self._hashes.end, idle=idle)
 
     def _prefix_frames(self, start: int) -> list[Output]:
         step = self.limits.prefix_chunk_tokens

@@ -1,0 +1,81 @@
+"""Receipts: an edge's word that a text is its fleet's own, so that the next edge need not take a device's (DESIGN §4).
+
+A receipt is 24 bytes, opaque to the device: 4 that name the key, the epoch of the commit as 4, and the first 16 of an
+HMAC-SHA256 over tenant, session, epoch, prompt length, sampling and BLAKE2b-256 of all ids (RFC 2104 allows half of a
+digest). Edges that share a key accept one another's; to any other the text is a new prompt.
+"""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import blake2b, sha256
+from struct import Struct
+
+from airdraft.core.types import Open, Sampling
+
+KEY_BYTES = 32
+RECEIPT_BYTES = 24
+_KEY_NAME_BYTES = 4
+_MAC_BYTES = 16
+_EPOCH = Struct("<I")
+_LENGTH = Struct("<I")
+_SAMPLING = Struct("<dQIddddd")
+
+
+class ReceiptKey:
+    """What the edges of a fleet sign and check with."""
+
+    def __init__(self, secret: bytes, tenant: str = "") -> None:
+        """Take a secret of at least ``KEY_BYTES``; receipts of one ``tenant`` mean nothing to another.
+
+        Raises ValueError where the secret is shorter.
+        """
+        if len(secret) < KEY_BYTES:
+            raise ValueError(f"a receipt key has at least {KEY_BYTES} bytes, this one has {len(secret)}")
+        self._secret, self._tenant = secret, tenant.encode()
+        self.name = blake2b(secret, digest_size=_KEY_NAME_BYTES, person=b"receipt key").digest()
+
+    def sign(self, opened: Open, epoch: int, ids_digest: bytes) -> bytes:
+        """Return the receipt of a commit: of the session that ``opened`` began, at ``epoch``, with all ids so far."""
+        return self.name + _EPOCH.pack(epoch) + self._mac(opened, epoch, ids_digest)
+
+    def knows(self, receipt: bytes) -> bool:
+        """Say whether a receipt claims to be by this key; any other is as good as none."""
+        return len(receipt) == RECEIPT_BYTES and receipt.startswith(self.name)
+
+    def accepts(self, opened: Open) -> bool:
+        """Say whether the receipt in ``opened`` is this key's, of an earlier epoch, for what ``opened`` presents."""
+        receipt = opened.receipt
+        if not self.knows(receipt):
+            return False
+        (epoch,) = _EPOCH.unpack_from(receipt, _KEY_NAME_BYTES)
+        mac = receipt[_KEY_NAME_BYTES + _EPOCH.size :]
+        return epoch < opened.epoch and hmac.compare_digest(mac, self._mac(opened, epoch, opened.digest))
+
+    def _mac(self, opened: Open, epoch: int, ids_digest: bytes) -> bytes:
+        parts = (
+            self._tenant,
+            opened.session_id,
+            _EPOCH.pack(epoch),
+            _LENGTH.pack(opened.prompt_length),
+            _packed(opened.sampling),
+            ids_digest,
+        )
+        mac = hmac.new(self._secret, digestmod=sha256)
+        for part in parts:
+            mac.update(_LENGTH.pack(len(part)))  # so that no part can pass for the end of another
+            mac.update(part)
+        return mac.digest()[:_MAC_BYTES]
+
+
+def _packed(sampling: Sampling) -> bytes:
+    return _SAMPLING.pack(
+        sampling.temperature,
+        sampling.seed,
+        sampling.top_k,
+        sampling.top_p,
+        sampling.min_p,
+        sampling.repetition_penalty,
+        sampling.presence_penalty,
+        sampling.frequency_penalty,
+    )
