@@ -10,12 +10,27 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 CONFIG_VARIABLE = "AIRDRAFT_CONFIG"
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _addressed(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (host and colon and port.isdigit() and int(port) < 65536):
+        raise ValueError(f"{value!r} is no HOST:PORT")
+    return value
+
+
+Addresses = Annotated[tuple[Annotated[str, AfterValidator(_addressed)], ...], NoDecode, BeforeValidator(_listed)]
+"""Several HOST:PORT; as one string, in a variable or a file, with commas between."""
 
 
 class SettingsError(ValueError):

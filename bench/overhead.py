@@ -28,7 +28,7 @@ from device_client.config import DeviceSettings
 from device_client.display import PipeDisplay
 from device_client.drafters import load_drafter
 from device_client.generate import open_session
-from device_client.stream import Moment, StreamPump
+from device_client.generation import Generation, Moment
 
 DRAFT_LENGTH = 4
 BLOCK = 12
@@ -80,7 +80,7 @@ def rounds_of(moments: Sequence[Moment]) -> list[Round]:
 
 
 async def _measure(address: str, prompts: Sequence[str], cache: Path) -> tuple[list[Round], int]:
-    settings = DeviceSettings(edge=address, draft_model="demo", draft_length=DRAFT_LENGTH)
+    settings = DeviceSettings(edge=(address,), draft_model="demo", draft_length=DRAFT_LENGTH)
     rounds: list[Round] = []
     accepted = 0
     async with EdgeConnection(address) as connection:
@@ -89,11 +89,12 @@ async def _measure(address: str, prompts: Sequence[str], cache: Path) -> tuple[l
         for number, prompt in enumerate(prompts):
             session = open_session(tokenizer.encode(prompt).ids, description, settings, Sampling())
             stream = connection.generate(description.vocabulary)
-            pump = StreamPump(session, stream, drafter, PipeDisplay(tokenizer))
-            await pump.run(1, with_prefix=True)
+            display = PipeDisplay()
+            with display.showing(tokenizer), Generation(session, drafter, display) as generation:
+                await generation.over(stream)
             accepted += session.tally.accepted
             if number:  # the first one warms caches up
-                rounds += rounds_of(pump.costs.moments)
+                rounds += rounds_of(generation.costs.moments)
     return rounds, accepted
 
 

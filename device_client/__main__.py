@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,17 @@ from airdraft.core.errors import SpecError
 from airdraft.settings import SettingsError
 from device_client.config import DeviceSettings
 from device_client.exits import Exit, exit_code
+
+if TYPE_CHECKING:
+    from device_client.report import Report
+
+_EDGE = "Edge node, HOST:PORT; given again, the ones to go on with where it fails. [default: 127.0.0.1:50051]"
+ConnectSeconds = Annotated[float | None, typer.Option(help="Wait so long for an edge to answer. [default: 5]")]
+ReconnectSeconds = Annotated[
+    float | None, typer.Option(help="Try so long to go on after a loss, then give up. [default: 120]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object when done, nothing else.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with a [device_client] table.")]
 
 app = application("device_client", "Ask a large model on an edge node; a small one here drafts ahead.")
 
@@ -27,7 +39,10 @@ def _fail(message: str, code: Exit) -> typer.Exit:
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from; - reads standard input.")],
-    edge: Annotated[str | None, typer.Option(help="Edge node, HOST:PORT. [default: 127.0.0.1:50051]")] = None,
+    edge: Annotated[list[str] | None, typer.Option(help=_EDGE)] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Keep the text in this new file, for 'device_client resume FILE'.")
+    ] = None,
     draft_model: Annotated[
         str | None,
         typer.Option(
@@ -53,40 +68,69 @@ def generate(
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages. [default: 1]")] = None,
     presence_penalty: Annotated[float | None, typer.Option(help="Off what has occurred. [default: 0]")] = None,
     frequency_penalty: Annotated[float | None, typer.Option(help="Off each occurrence. [default: 0]")] = None,
-    connect_seconds: Annotated[float | None, typer.Option(help="Wait so long for the edge. [default: 5]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done, nothing else.")] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file with a [device_client] table.")] = None,
+    connect_seconds: ConnectSeconds = None,
+    reconnect_seconds: ReconnectSeconds = None,
+    as_json: AsJson = False,
+    config: Config = None,
 ) -> None:
     """Write the target's answer to standard output; what it cost goes to standard error.
 
     Options can also be AIRDRAFT_DEVICE_… variables or keys of [device_client] in a TOML file; the command line wins.
     Exit codes: 0 ok, 2 usage, 3 edge unreachable, 4 model or tokenizer mismatch, 130 interrupted.
     """
-    given = {name: value for name, value in locals().items() if name in DeviceSettings.model_fields}
+    settings = _settings(locals(), config)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    _ask(
+        lambda command, cache: command.generate(text, settings, cache, quiet=as_json, journal=journal),
+        journal,
+        as_json=as_json,
+    )
+
+
+@app.command()
+def resume(
+    journal: Annotated[Path, typer.Argument(help="What 'generate --journal FILE' wrote.")],
+    edge: Annotated[list[str] | None, typer.Option(help="Edge node, HOST:PORT. [default: the journal's]")] = None,
+    connect_seconds: ConnectSeconds = None,
+    reconnect_seconds: ReconnectSeconds = None,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Go on with a text that was interrupted; it is written from its beginning.
+
+    Exit codes: as of generate.
+    """
+    settings = _settings(locals(), config)
+    _ask(lambda command, cache: command.resume(journal, settings, cache, quiet=as_json), journal, as_json=as_json)
+
+
+def _settings(options: dict[str, Any], config: Path | None) -> DeviceSettings:
+    given = {name: value for name, value in options.items() if name in DeviceSettings.model_fields and value != []}
     try:
-        settings = DeviceSettings.load(given, config)
+        return DeviceSettings.load(given, config)
     except SettingsError as error:
         raise _fail(str(error), Exit.USAGE) from None
-    text = sys.stdin.read() if prompt == "-" else prompt
-    _generate(text, settings, as_json=as_json)
 
 
-def _generate(prompt: str, settings: DeviceSettings, *, as_json: bool) -> None:
+def _ask(ask: Callable[[Any, Path], Coroutine[Any, Any, Report]], journal: Path | None, *, as_json: bool) -> None:
     try:
         from airdraft.checkpoint import CheckpointRefused
         from device_client import generate as command
         from device_client.attach import cache_folder
         from device_client.drafters import DrafterUnavailable
+        from device_client.journal import JournalError
     except ModuleNotFoundError as error:
         raise _fail(f"{error.name} is missing: pip install 'airdraft[device]'", Exit.USAGE) from None
+    kept = f"; the text is kept: device_client resume {journal}" if journal is not None else ""
     try:
-        report = asyncio.run(command.generate(prompt, settings, cache_folder(), quiet=as_json))
+        report = asyncio.run(ask(command, cache_folder()))
     except SpecError as error:
-        raise _fail(error.message, exit_code(error)) from None
-    except (DrafterUnavailable, CheckpointRefused) as error:
+        made = journal is not None and journal.exists()
+        raise _fail(error.message + (kept if made else ""), exit_code(error)) from None
+    except (DrafterUnavailable, CheckpointRefused, JournalError) as error:
         raise _fail(str(error), Exit.USAGE) from None
     except KeyboardInterrupt:
-        raise _fail("interrupted", Exit.INTERRUPTED) from None
+        raise _fail(f"interrupted{kept}", Exit.INTERRUPTED) from None
     if as_json:
         print(json.dumps(report.as_json()))  # noqa: T201
     else:

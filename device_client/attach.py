@@ -31,15 +31,26 @@ async def meet(connection: EdgeConnection, cache: Path, timeout_s: float) -> tup
             f"edge {connection.address} speaks protocol {description.protocol_versions} and samples by "
             f"{description.sampler_versions}; this device needs {PROTOCOL_VERSION} and {SAMPLER_VERSION}: update one"
         )
-    known = cache / f"{description.tokenizer_digest.hex()}.json"
-    text = known.read_text() if known.exists() else ""
-    if not _is(text, description.tokenizer_digest):
+    kept = kept_tokenizer(cache, description.tokenizer_digest)
+    if kept is None:
         full = await connection.describe(include_tokenizer=True, timeout_s=max(timeout_s, 60.0))
         text = full.tokenizer_json
         if not _is(text, description.tokenizer_digest):
             raise EdgeFault(f"edge {connection.address} sent a tokenizer that is not the one it announced")
-        _keep(known, text)
-    return description, Tokenizer.from_str(text)
+        _keep(_file(cache, description.tokenizer_digest), text)
+        kept = Tokenizer.from_str(text)
+    return description, kept
+
+
+def kept_tokenizer(cache: Path, digest: bytes) -> Tokenizer | None:
+    """Return a tokenizer that an edge has sent before, by its digest; None where it is not known."""
+    known = _file(cache, digest)
+    text = known.read_text() if known.exists() else ""
+    return Tokenizer.from_str(text) if _is(text, digest) else None
+
+
+def _file(cache: Path, digest: bytes) -> Path:
+    return cache / f"{digest.hex()}.json"
 
 
 def _is(text: str, digest: bytes) -> bool:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from airdraft.settings import ProcessSettings
+from airdraft.settings import Addresses, ProcessSettings
 
 
 class DeviceSettings(ProcessSettings):
@@ -16,7 +16,7 @@ class DeviceSettings(ProcessSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="AIRDRAFT_DEVICE_")
     table: ClassVar[str] = "device_client"
 
-    edge: str = "127.0.0.1:50051"
+    edge: Addresses = Field(default=("127.0.0.1:50051",), min_length=1)
     draft_model: str = "ngram"
     draft_revision: str | None = None
     max_tokens: int = Field(default=256, ge=0)
@@ -30,3 +30,4 @@ class DeviceSettings(ProcessSettings):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     connect_seconds: float = Field(default=5.0, gt=0)
+    reconnect_seconds: float = Field(default=120.0, gt=0)

@@ -1,11 +1,11 @@
-"""Text on a terminal or in a pipe: committed text solid, drafted text dim until it is committed."""
+"""Text on a terminal or in a pipe: committed text solid, drafted text dim until it is committed; what it waits for."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Self, TextIO
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -23,14 +23,11 @@ class CommittedText:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self.ids: list[int] = []
-        self.text = ""
 
     def add(self, ids: Sequence[int]) -> str:
         """Take ids; return the text that is new."""
         self.ids.extend(ids)
-        new = "".join(self._stream.step(self._tokenizer, token) or "" for token in ids)
-        self.text += new
-        return new
+        return "".join(self._stream.step(self._tokenizer, token) or "" for token in ids)
 
     def with_ahead(self, ahead: Sequence[int]) -> str:
         """Return the text that drafted ids would add."""
@@ -40,25 +37,31 @@ class CommittedText:
 
 
 class PipeDisplay:
-    """Committed text alone, piece by piece; drafts are not text yet."""
+    """Committed text alone, piece by piece; drafts are not text yet. What it waits for goes to standard error."""
 
-    def __init__(self, tokenizer: Tokenizer, out: TextIO | None = None) -> None:
-        self.committed_text = CommittedText(tokenizer)
-        self._out = out
+    def __init__(self, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        """Write text to ``out`` and notices to ``err``, each where it is given."""
+        self.text = ""
+        self._out, self._err = out, err
+        self._decoder: CommittedText | None = None
+        self._waiting = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._out is not None:
-            self._out.write("\n")
-            self._out.flush()
+    @contextmanager
+    def showing(self, tokenizer: Tokenizer) -> Iterator[None]:
+        """Show text as long as the block lasts."""
+        self._decoder = CommittedText(tokenizer)
+        try:
+            yield
+        finally:
+            if self._out is not None:
+                self._out.write("\n")
+                self._out.flush()
 
     def committed(self, event: Committed) -> None:
         """Write what is final."""
-        new = self.committed_text.add(event.ids)
+        assert self._decoder is not None
+        new = self._decoder.add(event.ids)
+        self.text += new
         if self._out is not None and new:
             self._out.write(new)
             self._out.flush()
@@ -66,34 +69,55 @@ class PipeDisplay:
     def drafted(self, ahead: Sequence[int]) -> None:
         """Show nothing."""
 
+    def waiting(self, reason: str) -> None:
+        """Say once for each loss what the text waits for."""
+        if not self._waiting:
+            self._say(f"reconnecting ({reason}); the text so far is kept")
+        self._waiting = True
+
+    def back(self, edge: str, after_s: float) -> None:
+        """Say that the text goes on."""
+        self._waiting = False
+        self._say(f"going on with edge {edge} after {after_s:.1f} s")
+
+    def _say(self, message: str) -> None:
+        if self._err is not None:
+            print(f"device_client: {message}", file=self._err, flush=True)
+
 
 class TerminalDisplay:
-    """Whole lines are printed for good; the last one is redrawn with its drafted part dim."""
+    """Whole lines are printed for good; the last one is redrawn with its drafted part dim, and what it waits for."""
 
-    def __init__(self, tokenizer: Tokenizer, console: Console | None = None) -> None:
-        self.committed_text = CommittedText(tokenizer)
+    def __init__(self, console: Console | None = None) -> None:
+        self.text = ""
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible")
+        self._decoder: CommittedText | None = None
         self._line = ""
         self._ahead: tuple[int, ...] = ()
+        self._waits_for = ""
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def showing(self, tokenizer: Tokenizer) -> Iterator[None]:
+        """Show text as long as the block lasts."""
+        self._decoder = CommittedText(tokenizer)
         self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ahead = ()
-        self._redraw()
-        self._live.stop()
+        try:
+            yield
+        finally:
+            self._ahead, self._waits_for = (), ""
+            self._redraw()
+            self._live.stop()
 
     def committed(self, event: Committed) -> None:
         """Turn committed text solid."""
-        *lines, self._line = (self._line + self.committed_text.add(event.ids)).split("\n")
+        assert self._decoder is not None
+        new = self._decoder.add(event.ids)
+        self.text += new
+        *lines, self._line = (self._line + new).split("\n")
         for line in lines:
             self._live.console.print(Text(line))
-        self._ahead = ()
+        self._ahead, self._waits_for = (), ""
         self._redraw()
 
     def drafted(self, ahead: Sequence[int]) -> None:
@@ -102,18 +126,30 @@ class TerminalDisplay:
             self._ahead = tuple(ahead)
             self._redraw()
 
+    def waiting(self, reason: str) -> None:
+        """Show what the text waits for, below it."""
+        self._waits_for = f"reconnecting… {reason}"
+        self._redraw()
+
+    def back(self, edge: str, after_s: float) -> None:
+        """Show nothing: the text goes on, which is what there is to see."""
+
     def _redraw(self) -> None:
-        tentative = self.committed_text.with_ahead(self._ahead) if self._ahead else ""
-        self._live.update(Text.assemble(self._line, (tentative, "dim")), refresh=True)
+        if self._decoder is None:
+            self._console.print(Text(self._waits_for, "yellow"))
+            return
+        tentative = self._decoder.with_ahead(self._ahead) if self._ahead else ""
+        below = ("\n" + self._waits_for, "yellow") if self._waits_for else ""
+        self._live.update(Text.assemble(self._line, (tentative, "dim"), below), refresh=True)
 
 
 Display = PipeDisplay | TerminalDisplay
 
 
-def make_display(tokenizer: Tokenizer, *, quiet: bool) -> Display:
-    """Return what fits standard output; ``quiet`` shows nothing and only collects the text."""
+def make_display(*, quiet: bool) -> Display:
+    """Return what fits standard output; ``quiet`` shows no text and only collects it."""
     if quiet:
-        return PipeDisplay(tokenizer)
+        return PipeDisplay(err=sys.stderr)
     if sys.stdout.isatty():
-        return TerminalDisplay(tokenizer)
-    return PipeDisplay(tokenizer, sys.stdout)
+        return TerminalDisplay()
+    return PipeDisplay(sys.stdout, sys.stderr)

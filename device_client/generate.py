@@ -1,95 +1,41 @@
-"""``device_client generate``: one prompt, one answer."""
+"""``device_client generate`` and ``resume``: one prompt, one answer."""
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
-from airdraft.core.drafting import Drafter
-from airdraft.core.errors import TooLong, Unsupported
+from airdraft.core.errors import ModelMismatch, TooLong, Unsupported
 from airdraft.core.sampling import check
-from airdraft.core.session import Committed, DeviceSession
-from airdraft.core.types import Plan, Sampling
+from airdraft.core.session import Committed, DeviceSession, Journalled, Reattachment
+from airdraft.core.types import Limits, Plan, Sampling
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
-from device_client.attach import meet
+from device_client.attach import kept_tokenizer, meet
 from device_client.config import DeviceSettings
 from device_client.display import Display, make_display
 from device_client.drafters import load_drafter
-from device_client.stream import Costs, StreamPump
+from device_client.generation import Costs, Generation
+from device_client.journal import Head, Journal
+from device_client.report import Report
+from device_client.roaming import Roaming
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a generation came to."""
+class _Watch:
+    """A display that also notes when the first text stood there, and that text came at all."""
 
-    settings: DeviceSettings
-    description: Description
-    session: DeviceSession
-    text: str
-    traffic: Traffic
-    costs: Costs
-    first_text_s: float
-    seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report for machines; units stand in the names."""
-        tally, traffic, session = self.session.tally, self.traffic, self.session
-        return {
-            "text": self.text,
-            "ids": list(session.ids[session.prompt_length :]),
-            "stop": session.stop.name.lower() if session.stop else None,
-            "seed": session.sampling.seed,
-            "temperature": session.sampling.temperature,
-            "model": self.description.model_name,
-            "draft_model": self.settings.draft_model,
-            "prompt_tokens": session.prompt_length,
-            "tokens": tally.committed,
-            "rounds": tally.rounds,
-            "tokens_per_round": round(tally.tokens_per_round, 4),
-            "drafted_tokens": tally.drafted,
-            "accepted_tokens": tally.accepted,
-            "acceptance": round(tally.acceptance, 4),
-            "origins": {origin.name.lower(): count for origin, count in tally.by_origin.items()},
-            "bytes_up": traffic.bytes_up,
-            "bytes_down": traffic.bytes_down,
-            "draft_frames": traffic.draft_frames,
-            "draft_tokens": traffic.draft_tokens,
-            "draft_bytes": traffic.draft_bytes,
-            "first_text_ms": round(self.first_text_s * 1000, 3),
-            "seconds": round(self.seconds, 6),
-            "device_seconds": round(self.costs.draft_s, 6),
-            "edge_seconds": round(self.costs.pass_s, 6),
-        }
-
-    def as_line(self) -> str:
-        """Return the report for people."""
-        tally, traffic = self.session.tally, self.traffic
-        return (
-            f"{tally.committed} tokens · {tally.rounds} rounds · {tally.tokens_per_round:.2f} tokens a round · "
-            f"{tally.acceptance:.0%} of {tally.drafted} drafted accepted · {_size(traffic.bytes_up)} up · "
-            f"{_size(traffic.bytes_down)} down · first text {self.first_text_s * 1000:.0f} ms · {self.seconds:.2f} s"
-        )
-
-
-def _size(count: int) -> str:
-    return f"{count} B" if count < 10_000 else f"{count / 1000:.1f} kB"
-
-
-class _Stopwatch:
-    """A display that also notes when the first text stood there."""
-
-    def __init__(self, display: Display, started: float) -> None:
+    def __init__(self, display: Display, started: float, roaming: Roaming) -> None:
         self.first_s = 0.0
-        self._display, self._started = display, started
+        self._display, self._started, self._roaming = display, started, roaming
 
     def committed(self, event: Committed) -> None:
+        self._roaming.held()
         self._display.committed(event)
         if event.ids and not self.first_s:
             self.first_s = time.perf_counter() - self._started
@@ -98,17 +44,57 @@ class _Stopwatch:
         self._display.drafted(ahead)
 
 
-async def generate(prompt: str, settings: DeviceSettings, cache: Path, *, quiet: bool) -> Report:
-    """Let the edge's target answer the prompt and show it as it comes; ``quiet`` shows nothing.
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    """What a text needs but the session: how to show it, whom to ask, where to keep it."""
 
-    Raises SpecError, DrafterUnavailable, CheckpointRefused.
+    settings: DeviceSettings
+    roaming: Roaming
+    display: Display
+    connection: EdgeConnection
+    description: Description
+    tokenizer: Tokenizer
+
+
+async def generate(
+    prompt: str, settings: DeviceSettings, cache: Path, *, quiet: bool, journal: Path | None = None
+) -> Report:
+    """Let the target answer the prompt and show it as it comes; ``quiet`` shows nothing.
+
+    With ``journal`` the text can be gone on with by ``resume``. Raises SpecError, DrafterUnavailable,
+    CheckpointRefused, JournalError.
     """
     sampling = sampling_of(settings)
-    async with EdgeConnection(settings.edge) as connection:
-        description, tokenizer = await meet(connection, cache, settings.connect_seconds)
-        drafter = load_drafter(settings.draft_model, settings.draft_revision, description, sampling)
-        session = open_session(tokenizer.encode(prompt).ids, description, settings, sampling)
-        return await _run(session, connection, description, tokenizer, drafter, settings, quiet=quiet)
+    around = await _meet(settings, settings.edge, 0.0, cache, quiet=quiet)
+    async with around.connection:
+        session = open_session(around.tokenizer.encode(prompt).ids, around.description, settings, sampling)
+        if journal is None:
+            return await _run(session, around)
+        with Journal.create(journal, _head(session, around)) as kept:
+            return await _run(session, around, kept)
+
+
+async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet: bool) -> Report:
+    """Go on with the text in a journal, which is shown from its beginning.
+
+    Raises SpecError, DrafterUnavailable, CheckpointRefused, JournalError.
+    """
+    with Journal.open(journal) as kept:
+        head = kept.head
+        settings = settings.model_copy(
+            update={
+                "draft_model": head.draft_model,
+                "draft_revision": head.draft_revision,
+                "draft_length": head.draft_length,
+            }
+        )
+        tokenizer = kept_tokenizer(cache, head.identity.tokenizer_digest)
+        if kept.stop is not None and tokenizer is not None:
+            return _retold(kept, settings, tokenizer, quiet=quiet)
+        edges = settings.edge if "edge" in settings.model_fields_set else head.edges
+        around = await _meet(settings, edges, settings.reconnect_seconds, cache, quiet=quiet, head=head)
+        async with around.connection:
+            return await _run(_session_of(kept, around.description.limits), around, kept)
 
 
 def sampling_of(settings: DeviceSettings) -> Sampling:
@@ -154,29 +140,95 @@ def open_session(
     )
 
 
-async def _run(
-    session: DeviceSession,
-    connection: EdgeConnection,
-    description: Description,
-    tokenizer: Tokenizer,
-    drafter: Drafter,
+def _head(session: DeviceSession, around: _Surroundings) -> Head:
+    settings = around.settings
+    return Head(
+        session.session_id,
+        around.description.identity,
+        session.sampling,
+        around.description.stop_ids,
+        session.max_tokens,
+        tuple(session.ids),
+        settings.edge,
+        settings.draft_model,
+        settings.draft_revision,
+        settings.draft_length,
+        around.description.model_name,
+    )
+
+
+def _session_of(kept: Journal, limits: Limits) -> DeviceSession:
+    head = kept.head
+    return DeviceSession(
+        head.session_id,
+        head.identity,
+        head.prompt,
+        sampling=head.sampling,
+        stop_ids=head.stop_ids,
+        max_tokens=head.max_tokens,
+        limits=limits,
+        plan=Plan(head.draft_length),
+        journalled=Journalled(kept.epoch, tuple(kept.ids), kept.receipt, kept.stop),
+    )
+
+
+async def _meet(
     settings: DeviceSettings,
+    edges: Sequence[str],
+    give_up_s: float,
+    cache: Path,
     *,
     quiet: bool,
-) -> Report:
-    stream = connection.generate(description.vocabulary)
+    head: Head | None = None,
+) -> _Surroundings:
+    """Find an edge that serves what the text needs. Raises SpecError."""
+    display = make_display(quiet=quiet)
+    roaming = Roaming(Reattachment(edges, give_up_s, random.random), display, connect_s=settings.connect_seconds)
+
+    async def met(connection: EdgeConnection) -> tuple[Description, Tokenizer]:
+        description, tokenizer = await meet(connection, cache, settings.connect_seconds)
+        if head is not None and description.identity != head.identity:
+            raise ModelMismatch(
+                f"edge {connection.address} serves {description.model_name}, another model than the "
+                f"{head.model_name} that the journal began with"
+            )
+        roaming.met(connection.address, description)
+        return description, tokenizer
+
+    connection, (description, tokenizer) = await roaming.first(met)
+    roaming.edges.give_up_s = settings.reconnect_seconds
+    return _Surroundings(settings, roaming, display, connection, description, tokenizer)
+
+
+def _retold(kept: Journal, settings: DeviceSettings, tokenizer: Tokenizer, *, quiet: bool) -> Report:
+    """Show a text that had ended; no edge is needed for it."""
+    session, display = _session_of(kept, Limits(0)), make_display(quiet=quiet)
+    with display.showing(tokenizer):
+        display.committed(Committed(session.prompt_length, tuple(kept.ids), (), kept.stop))
+    return Report(settings, kept.head.model_name, session, display.text, Traffic(), Costs(), 0.0, 0.0, 0)
+
+
+async def _run(session: DeviceSession, around: _Surroundings, journal: Journal | None = None) -> Report:
+    settings, roaming, description = around.settings, around.roaming, around.description
+    drafter = load_drafter(settings.draft_model, settings.draft_revision, description, session.sampling)
     started = time.perf_counter()
-    with make_display(tokenizer, quiet=quiet) as display:
-        watch = _Stopwatch(display, started)
-        pump = StreamPump(session, stream, drafter, watch)
-        await pump.run(1, with_prefix=True)
+    watch = _Watch(around.display, started, roaming)
+    with (
+        around.display.showing(around.tokenizer),
+        Generation(session, drafter, watch, journal, may_leave=roaming.may_leave) as generation,
+    ):
+        if journal is not None and journal.ids:
+            around.display.committed(Committed(session.prompt_length, tuple(journal.ids), (), journal.stop))
+        if not session.ended:
+            await roaming.run(generation, description.vocabulary, around.connection)
     return Report(
         settings,
-        description,
+        description.model_name,
         session,
-        display.committed_text.text,
-        stream.traffic,
-        pump.costs,
+        around.display.text,
+        roaming.traffic,
+        generation.costs,
         watch.first_s,
         time.perf_counter() - started,
+        roaming.reattached,
     )

@@ -45,7 +45,20 @@ def serve(
     max_sessions: Annotated[int | None, typer.Option(help="Sessions held at once. [default: 64]")] = None,
     max_context: Annotated[int | None, typer.Option(help="Prompt and answer, in tokens. [default: 4096]")] = None,
     resume_seconds: Annotated[float | None, typer.Option(help="Keep a left session so long. [default: 60]")] = None,
+    kv_tokens: Annotated[
+        int | None, typer.Option(help="Cache rows of all sessions; past it caches give way and replay. [default: any]")
+    ] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Time to finish after SIGTERM. [default: 20]")] = None,
+    drain_to: Annotated[
+        list[str] | None, typer.Option(help="Edge, HOST:PORT, that devices go to after SIGTERM; may be repeated.")
+    ] = None,
+    receipt_key: Annotated[
+        Path | None, typer.Option(help="File of 32 bytes or more that this fleet's edges share. [default: drawn]")
+    ] = None,
+    own_text_only: Annotated[
+        bool | None,
+        typer.Option("--own-text-only/--any-text", help="Go on with no answer but this key's own."),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [edge_node] table.")] = None,
 ) -> None:
     """Serve a model until SIGTERM.
@@ -61,12 +74,12 @@ def serve(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="edge_node: %(levelname)s %(name)s: %(message)s")
     # Loaded late: torch takes seconds, and --help must not.
     from airdraft.checkpoint import CheckpointRefused
-    from edge_node.server import CannotListen
+    from edge_node.server import CannotListen, KeyRefused
     from edge_node.server import serve as serve_process
 
     try:
         asyncio.run(serve_process(settings, _say, _listening))
-    except (CannotListen, CheckpointRefused) as error:
+    except (CannotListen, KeyRefused, CheckpointRefused) as error:
         _say(str(error))
         raise typer.Exit(USAGE) from None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from airdraft.settings import ProcessSettings
+from airdraft.settings import Addresses, ProcessSettings
 
 
 def is_loopback(host: str) -> bool:
@@ -38,7 +39,11 @@ class EdgeSettings(ProcessSettings):
     max_sessions: int = Field(default=64, ge=1)
     max_context: int = Field(default=4096, ge=2)
     resume_seconds: float = Field(default=60.0, ge=0)
+    kv_tokens: int | None = Field(default=None, ge=2)
     drain_seconds: float = Field(default=20.0, ge=0)
+    drain_to: Addresses = ()
+    receipt_key: Path | None = None
+    own_text_only: bool = False
 
     @model_validator(mode="after")
     def _guard_the_door(self) -> Self:
@@ -46,5 +51,14 @@ class EdgeSettings(ProcessSettings):
             raise ValueError(
                 f"host {self.host} is reachable from other machines and this version has neither TLS nor "
                 "authentication; add --insecure on a trusted network, or listen on 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_text_fits(self) -> Self:
+        if self.kv_tokens is not None and self.kv_tokens < self.max_context:
+            raise ValueError(
+                f"kv_tokens {self.kv_tokens} cannot hold one text of max_context {self.max_context}; raise it or "
+                "lower max_context"
             )
         return self

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from airdraft import __version__
+from airdraft.core.receipts import KEY_BYTES, ReceiptKey
 from airdraft.core.tokenizer_digest import tokenizer_digest
 from airdraft.core.types import Limits
 from airdraft.wire.describe import Description
@@ -19,6 +22,7 @@ from edge_node.config import EdgeSettings
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import Target, load_target
 from edge_node.service import EdgeService
+from edge_node.sessions import SessionTable
 
 Report = Callable[[str], None]
 _HEALTH = health_pb2.HealthCheckResponse
@@ -26,6 +30,22 @@ _HEALTH = health_pb2.HealthCheckResponse
 
 class CannotListen(RuntimeError):
     """The address is taken or not this machine's."""
+
+
+class KeyRefused(RuntimeError):
+    """The file of the receipt key cannot be used."""
+
+
+def receipt_key(path: Path | None) -> ReceiptKey:
+    """Return the key in a file; without one a key that lives as long as this process. Raises KeyRefused."""
+    if path is None:
+        return ReceiptKey(secrets.token_bytes(KEY_BYTES))
+    try:
+        return ReceiptKey(path.read_bytes())
+    except OSError as error:
+        raise KeyRefused(f"cannot read the receipt key {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise KeyRefused(f"{path}: {error}; make one with: openssl rand -out {path} {KEY_BYTES}") from None
 
 
 def describe_target(target: Target, settings: EdgeSettings) -> Description:
@@ -47,10 +67,18 @@ def describe_target(target: Target, settings: EdgeSettings) -> Description:
 async def serve(settings: EdgeSettings, report: Report, listening: Report) -> None:
     """Serve until SIGTERM or SIGINT; ``report`` gets progress, ``listening`` the address once sessions are accepted.
 
-    Raises CannotListen, and what loading raises.
+    Raises CannotListen, KeyRefused, and what loading raises.
     """
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = EdgeService(max_sessions=settings.max_sessions, resume_s=settings.resume_seconds)
+    service = EdgeService(
+        SessionTable(
+            most=settings.max_sessions,
+            keep_s=settings.resume_seconds,
+            receipts=receipt_key(settings.receipt_key),
+            own_text_only=settings.own_text_only,
+            kv_tokens=settings.kv_tokens,
+        )
+    )
     add_verification(server, service)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -73,7 +101,7 @@ async def serve(settings: EdgeSettings, report: Report, listening: Report) -> No
                 await stopping
                 report("draining")
                 await checks.enter_graceful_shutdown()
-                if not await service.drained(settings.drain_seconds):
+                if not await service.drained(settings.drain_seconds, settings.drain_to):
                     report(f"{service.sessions.attached} sessions cut off after {settings.drain_seconds:g} s")
     finally:
         for task in (loading, stopping):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -22,18 +22,22 @@ from airdraft.core.errors import (
     TokenizerMismatch,
     UnsupportedVersion,
 )
+from airdraft.core.session import Liveness
 from airdraft.core.types import (
     PROTOCOL_VERSION,
     SAMPLER_VERSION,
     DeviceFrame,
+    Drain,
     EdgeFrame,
     Finish,
     Open,
     Pass,
     PassResult,
+    Ping,
     Timing,
 )
 from airdraft.wire.describe import Description
+from airdraft.wire.pulse import Pulse
 from airdraft.worker import Worker
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.sampling import choose_rows
@@ -41,6 +45,8 @@ from edge_node.sessions import Entry, SessionTable, Stream
 
 log = logging.getLogger(__name__)
 
+HALF_CLOSE_S = 0.5
+"""A half-closed stream is a Finish, but a connection that breaks looks like one at first."""
 
 Choices = tuple[int, ...]
 
@@ -52,8 +58,9 @@ class PassFailed(RuntimeError):
 class EdgeService:
     """Implements ``airdraft.wire.server.Verification`` for one target."""
 
-    def __init__(self, *, max_sessions: int, resume_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.sessions = SessionTable(max_sessions, resume_s, clock)
+    def __init__(self, sessions: SessionTable, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Serve the sessions of this table, which shares the ``clock``."""
+        self.sessions = sessions
         self.draining = False
         self._clock = clock
         self._engine: TargetEngine | None = None
@@ -62,6 +69,7 @@ class EdgeService:
         self._busy = False  # a pass is at work
         self._left = asyncio.Event()
         self._turn = 0
+        self._sweeping: asyncio.TimerHandle | None = None
 
     def ready(self, engine: TargetEngine, description: Description) -> None:
         """Start to accept sessions."""
@@ -77,7 +85,9 @@ class EdgeService:
 
     async def generate(self, frames: AsyncIterator[DeviceFrame]) -> AsyncGenerator[EdgeFrame, None]:
         """Serve one stream; see the protocol's rules in DESIGN §4."""
-        stream = Stream()
+        handler = asyncio.current_task()
+        assert handler is not None
+        stream = Stream(choked=handler.cancel)
         reader = asyncio.create_task(self._read(frames, stream))
         try:
             async for frame in stream:
@@ -89,35 +99,50 @@ class EdgeService:
     # ---- the way up ----
 
     async def _read(self, frames: AsyncIterator[DeviceFrame], stream: Stream) -> None:
-        """Feed one stream's frames to its session until the device is done or in error."""
-        entry: Entry | None = None
-        epoch = 0
+        """Feed one stream's frames to its session until the device is done, in error or out of reach."""
         try:
             opened = await anext(frames, None)
             if not isinstance(opened, Open):
                 raise MalformedFrame("a stream begins with Open", field="open")
-            entry, epoch = self._attach(opened, stream), opened.epoch
-            async for frame in frames:
-                self._take(entry, frame)
-                if entry.session.finished:
-                    break
-            else:
-                self._take(entry, Finish(epoch, entry.session.committed_length))  # half-closed
+            entry = self._attach(opened, stream)
+            try:
+                with self._pulse(opened.epoch, stream) as pulse:
+                    await self._feed(entry, opened.epoch, frames, pulse)
+            finally:
+                self._leave(entry, opened.epoch)
             stream.end()
         except SpecError as error:
             stream.end(error)
         except Exception as error:
             stream.end(error)  # a bug: it ends this stream with its own traceback, and no other
-        finally:
-            if entry is not None:
-                self._leave(entry, epoch)
+
+    async def _feed(self, entry: Entry, epoch: int, frames: AsyncIterator[DeviceFrame], pulse: Pulse) -> None:
+        async for frame in frames:
+            pulse.heard(frame)
+            if frame.epoch != epoch:
+                raise MalformedFrame(f"a frame of epoch {frame.epoch} on a stream of epoch {epoch}", field="epoch")
+            self._take(entry, frame)
+            if entry.session.finished:
+                return
+        await asyncio.sleep(HALF_CLOSE_S)  # where the connection broke, this is cancelled
+        self._take(entry, Finish(epoch, entry.session.committed_length))
+
+    def _pulse(self, epoch: int, stream: Stream) -> Pulse:
+        """Listen for signs of life of a device; a silent one's stream ends, and its session may be evicted."""
+        liveness = Liveness(self._clock())
+        return Pulse(liveness, lambda number: stream.send(Ping(epoch, number)), stream.end, self._clock)
 
     def _attach(self, opened: Open, stream: Stream) -> Entry:
         self._check(opened)
         engine = self._engine
         assert engine is not None
         entry = self.sessions.admit(opened, self.describe().limits, engine.open)
-        frames = entry.session.attach(opened)
+        try:
+            frames = entry.session.attach(opened)
+        except SpecError:
+            if entry.session.epoch == 0:
+                self.sessions.forget(entry)  # it never came about
+            raise
         entry.streams[opened.epoch] = stream
         entry.send(frames)
         self._ready(entry)
@@ -151,6 +176,19 @@ class EdgeService:
         entry.session.detached(epoch)
         entry.left_at = self._clock()
         self._left.set()
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        """Forget sessions when their time is over, though nobody comes."""
+        due = self.sessions.next_sweep
+        if due is None or self._sweeping is not None:
+            return
+        self._sweeping = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        self.sessions.sweep()
+        self._sweep_later()
 
     def _ready(self, entry: Entry) -> None:
         entry.ready_at = self._clock()
@@ -166,6 +204,8 @@ class EdgeService:
                 yield
             finally:
                 self._thread = None
+                if self._sweeping is not None:
+                    self._sweeping.cancel()
 
     def _run_next(self) -> None:
         """Start the next pass, if the engine is free and there is one."""
@@ -174,6 +214,7 @@ class EdgeService:
             return
         entry, work = step
         self._busy = True
+        self.sessions.make_kv_room(entry, work.span.start + len(work.span.tokens))
         queue_s = max(0.0, self._clock() - entry.ready_at)
         self._thread.submit(partial(self._compute, entry, work), partial(self._passed, entry, work, queue_s))
 
@@ -217,14 +258,22 @@ class EdgeService:
 
     # ---- going away ----
 
-    async def drained(self, deadline_s: float) -> bool:
-        """Accept nothing new and wait for the streams at work; say whether all ended in time."""
+    async def drained(self, deadline_s: float, edges: Sequence[str] = ()) -> bool:
+        """Accept nothing new, tell every device, and wait for the streams at work; say whether all ended in time.
+
+        ``edges`` are where the devices may go; those that are still here at the deadline are cut off.
+        """
         self.draining = True
+        for entry in self.sessions:
+            entry.send([Drain(epoch, deadline_s, tuple(edges)) for epoch in entry.streams])
         try:
             async with asyncio.timeout(deadline_s):
                 while self.sessions.attached:
                     self._left.clear()
                     await self._left.wait()
         except TimeoutError:
+            for entry in self.sessions:
+                for stream in entry.streams.values():
+                    stream.end(Draining("this edge has gone away; attach elsewhere", retry_after_s=1.0))
             return False
         return True

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 from airdraft.core.errors import Overloaded
+from airdraft.core.receipts import ReceiptKey
 from airdraft.core.session import EdgeSession
 from airdraft.core.types import EdgeFrame, Limits, Open, RefusalCode, Refused
 from edge_node.engine.kv import SessionCache
@@ -15,15 +17,27 @@ QUEUE_FRAMES = 1024
 """Frames that may wait for a slow stream; the protocol bounds them far below, by acks and by credits."""
 
 
+PARTING_S = 1.0
+"""How long the last frames of a stream may take to leave; past it the way down is choked, and the stream is dropped."""
+
+
 class Stream:
     """The way down to one device: frames in order, then an end."""
 
-    def __init__(self) -> None:
+    def __init__(self, choked: Callable[[], object] = lambda: None) -> None:
+        """Begin; ``choked`` drops the stream where its last frames do not leave."""
         self._frames: asyncio.Queue[EdgeFrame | None] = asyncio.Queue(QUEUE_FRAMES)
+        self._choked = choked
+        self._parting: asyncio.TimerHandle | None = None
         self.failure: Exception | None = None
 
     def send(self, frame: EdgeFrame) -> None:
-        """Queue a frame; a refusal that ends the stream is its last one."""
+        """Queue a frame; a refusal that ends the stream is its last one, and where the queue is full it is the end."""
+        if self._parting is not None:
+            return
+        if self._frames.full():
+            self._choked()
+            return
         self._frames.put_nowait(frame)
         if isinstance(frame, Refused) and frame.ends_stream:
             self.end()
@@ -31,11 +45,17 @@ class Stream:
     def end(self, failure: Exception | None = None) -> None:
         """Let the stream end once what is queued was sent, with ``failure`` if there was one."""
         self.failure = self.failure or failure
-        self._frames.put_nowait(None)
+        if self._parting is None:
+            self._parting = asyncio.get_running_loop().call_later(PARTING_S, self._choked)
+            if self._frames.full():
+                self._frames.get_nowait()
+            self._frames.put_nowait(None)
 
     async def __aiter__(self) -> AsyncIterator[EdgeFrame]:
         while (frame := await self._frames.get()) is not None:
             yield frame
+        assert self._parting is not None
+        self._parting.cancel()
         if self.failure is not None:
             raise self.failure
 
@@ -46,6 +66,7 @@ class Entry:
 
     session: EdgeSession
     cache: SessionCache
+    new_cache: Callable[[], SessionCache]
     streams: dict[int, Stream] = field(default_factory=dict)  # by epoch
     ready_at: float = 0.0  # when the last event came that could make a pass possible
     left_at: float = 0.0  # when the last stream went
@@ -60,15 +81,39 @@ class Entry:
             if isinstance(frame, Refused) and frame.code is RefusalCode.SUPERSEDED:
                 del self.streams[frame.epoch]
 
+    def evict(self) -> None:
+        """Free the cache; the text stays, and the next pass replays it."""
+        self.cache = self.new_cache()
+        self.send(self.session.evicted())
+
 
 class SessionTable:
     """Sessions by id, at most so many; those without a stream are kept for a while and give way to new ones."""
 
-    def __init__(self, most: int, keep_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        most: int,
+        keep_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        receipts: ReceiptKey | None = None,
+        own_text_only: bool = False,
+        kv_tokens: int | None = None,
+    ) -> None:
+        """Begin empty.
+
+        most           sessions at once
+        keep_s         how long one without a stream is kept
+        receipts       what commits are signed with; ``own_text_only`` takes no answer that was not signed so
+        kv_tokens      cache rows of all sessions together; None is no limit
+        """
         self._entries: dict[bytes, Entry] = {}
         self._most = most
         self._keep_s = keep_s
         self._clock = clock
+        self._receipts = receipts
+        self._own_text_only = own_text_only
+        self._kv_tokens = kv_tokens
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -81,16 +126,26 @@ class SessionTable:
         """Return how many sessions have a stream."""
         return sum(entry.session.attached for entry in self._entries.values())
 
+    @property
+    def kv_rows(self) -> int:
+        """Return how many cache rows all sessions hold."""
+        return sum(entry.cache.rows for entry in self._entries.values())
+
+    @property
+    def next_sweep(self) -> float | None:
+        """Return when the next session will have been without a stream for too long; None where all have one."""
+        return min((entry.left_at + self._keep_s for entry in self if not entry.session.attached), default=None)
+
     def admit(self, opened: Open, limits: Limits, cache: Callable[[], SessionCache]) -> Entry:
         """Return the session's entry, a new one where it is not known. Raises Overloaded, TooLong."""
         known = self._entries.get(opened.session_id)
         if known is not None and not known.session.finished:
             return known
-        session = EdgeSession(opened, limits)
+        session = EdgeSession(opened, limits, self._receipts, own_text_only=self._own_text_only)
         self.sweep()
         if len(self._entries) >= self._most:
             self._make_room()
-        entry = Entry(session, cache())
+        entry = Entry(session, cache(), cache, left_at=self._clock())
         self._entries[opened.session_id] = entry
         return entry
 
@@ -104,8 +159,22 @@ class SessionTable:
         """Drop sessions whose device has been gone for too long."""
         now = self._clock()
         for entry in self:
-            if not entry.session.attached and not entry.session.in_flight and now - entry.left_at > self._keep_s:
+            if not entry.session.attached and not entry.session.in_flight and now - entry.left_at >= self._keep_s:
                 self.forget(entry)
+
+    def make_kv_room(self, entry: Entry, rows: int) -> None:
+        """Take caches of other sessions away until ``entry`` may hold ``rows``; they replay when their turn comes.
+
+        Those whose device is gone come first, then the one that has waited longest.
+        """
+        if self._kv_tokens is None:
+            return
+        others = [other for other in self if other is not entry and other.cache.rows and not other.session.in_flight]
+        others.sort(key=lambda other: (other.session.attached, other.ready_at))
+        for other in others:
+            if self.kv_rows - entry.cache.rows + rows <= self._kv_tokens:
+                return
+            other.evict()
 
     def _make_room(self) -> None:
         idle = [entry for entry in self if not entry.session.attached and not entry.session.in_flight]

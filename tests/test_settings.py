@@ -21,7 +21,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_order_of_sources(config: Path) -> None:
     settings = DeviceSettings.load({"edge": "line:1", "max_tokens": None}, config)
-    assert settings.edge == "line:1"
+    assert settings.edge == ("line:1",)
     assert settings.max_tokens == 8
     assert settings.draft_length == 9
     assert settings.draft_model == "ngram"

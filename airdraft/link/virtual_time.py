@@ -20,6 +20,34 @@ NextDraft = Callable[[Sequence[int]], int | None]
 Delay = Callable[[], float]
 
 
+class Agenda:
+    """What is going to happen in virtual time, in order; what is due at one time happens in the order it was put down.
+
+    ``now`` is the time in seconds; nothing else moves it but ``run``.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+
+    def at(self, when: float, happen: Callable[[], None]) -> None:
+        """Put down what happens at ``when``, which is not before ``now``."""
+        self._order += 1
+        heapq.heappush(self._events, (when, self._order, happen))
+
+    def run(self, *, seconds: float = 1e9, events: int = 1_000_000) -> None:
+        """Let time pass until nothing happens any more, or for so long, or for so many events."""
+        end = self.now + seconds
+        while self._events and events > 0:
+            if self._events[0][0] > end:
+                self.now = end
+                return
+            self.now, _, happen = heapq.heappop(self._events)
+            happen()
+            events -= 1
+
+
 class RowEngine:
     """A cache of ids in place of keys and values, and a target that reads the path from it."""
 
@@ -29,6 +57,10 @@ class RowEngine:
 
     def extend(self, span: Span) -> tuple[int, ...]:
         """Run one span; return the target's choice after each wanted row. Raises IndexError on missing rows."""
+        return tuple(self._target(path) for path in self.paths(span))
+
+    def paths(self, span: Span) -> list[list[int]]:
+        """Run one span; return what the cache holds up to and with each wanted row. Raises IndexError as above."""
         if span.gather:
             first = span.start - len(span.gather)
             self.rows[first:] = [self.rows[row] for row in span.gather]
@@ -41,7 +73,7 @@ class RowEngine:
         for index, token in enumerate(span.tokens):
             parent = index - 1 if span.parents is None else span.parents[index]
             paths.append([*(committed if parent < 0 else paths[parent]), token])
-        return tuple(self._target(paths[row]) for row in span.wanted)
+        return [paths[row] for row in span.wanted]
 
 
 def constant(seconds: float) -> Delay:
@@ -66,15 +98,13 @@ class VirtualPair:
     draft_s: float = 0.001
     pass_s: Callable[[int], float] = lambda positions: 0.005
     edge: EdgeSession | None = None
-    now: float = 0.0
     sent: list[DeviceFrame] = field(default_factory=list)
     answered: list[EdgeFrame] = field(default_factory=list)
     commits: list[Committed] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     passes: list[Pass] = field(default_factory=list)
     engine: RowEngine = field(init=False)
-    _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    _order: int = 0
+    _agenda: Agenda = field(default_factory=Agenda)
     _last_up: float = 0.0
     _last_down: float = 0.0
     _drafting: bool = False
@@ -82,6 +112,11 @@ class VirtualPair:
 
     def __post_init__(self) -> None:
         self.engine = RowEngine(self.target)
+
+    @property
+    def now(self) -> float:
+        """Return the time in seconds."""
+        return self._agenda.now
 
     # ---- scenes ----
 
@@ -111,20 +146,9 @@ class VirtualPair:
 
     def run(self, *, seconds: float = 1e9, events: int = 1_000_000) -> None:
         """Let time pass until nothing happens any more, or for so long, or for so many events."""
-        end = self.now + seconds
-        while self._events and events > 0:
-            if self._events[0][0] > end:
-                self.now = end
-                return
-            self.now, _, happen = heapq.heappop(self._events)
-            happen()
-            events -= 1
+        self._agenda.run(seconds=seconds, events=events)
 
     # ---- the world ----
-
-    def _at(self, when: float, happen: Callable[[], None]) -> None:
-        self._order += 1
-        heapq.heappush(self._events, (when, self._order, happen))
 
     def _device_does(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
@@ -135,7 +159,7 @@ class VirtualPair:
             elif not isinstance(output, Drain):  # there is one edge here, and it stays
                 self.sent.append(output)
                 self._last_up = max(self._last_up, self.now + self.up())
-                self._at(self._last_up, self._on_link(lambda frame=output: self._edge_takes(frame)))  # type: ignore[misc]
+                self._agenda.at(self._last_up, self._on_link(lambda frame=output: self._edge_takes(frame)))  # type: ignore[misc]
         self._start_drafting()
 
     def _on_link(self, happen: Callable[[], None]) -> Callable[[], None]:
@@ -158,7 +182,7 @@ class VirtualPair:
             self._drafting = False
             self._device_does(self.device.drafted(work, tokens))
 
-        self._at(self.now + self.draft_s * max(1, len(tokens)), done)
+        self._agenda.at(self.now + self.draft_s * max(1, len(tokens)), done)
 
     def _edge_takes(self, frame: DeviceFrame) -> None:
         try:
@@ -178,7 +202,7 @@ class VirtualPair:
         for frame in frames:
             self.answered.append(frame)
             self._last_down = max(self._last_down, self.now + self.down())
-            self._at(
+            self._agenda.at(
                 self._last_down,
                 self._on_link(lambda frame=frame: self._device_does(self.device.received(frame))),  # type: ignore[misc]
             )
@@ -191,7 +215,7 @@ class VirtualPair:
             return
         self.passes.append(work)
         choices = engine.extend(work.span)
-        self._at(
+        self._agenda.at(
             self.now + self.pass_s(len(work.span.tokens)),
             lambda: self._pass_done(edge, work, PassResult(choices)),
         )

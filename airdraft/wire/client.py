@@ -15,11 +15,14 @@ from airdraft.v1 import verification_pb2 as pb
 from airdraft.v1 import verification_pb2_grpc as rpc
 from airdraft.wire.convert import device_frame_to_proto, edge_frame_from_proto
 from airdraft.wire.describe import Description, description_from_proto
-from airdraft.wire.status import unreachable
+from airdraft.wire.status import no_edge, unreachable
 
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a tokenizer of 152k tokens is 11 MB
     ("grpc.enable_retries", 0),  # the session protocol retries, with a new epoch
+    # A second channel to the same edge is a second connection: the first one's may be dead without knowing it, and its
+    # back-off is not ours.
+    ("grpc.use_local_subchannel_pool", 1),
     # The edge permits pings at this pace (airdraft.wire.server); without that it answers with GOAWAY.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -44,10 +47,13 @@ class EdgeStream:
     """
 
     def __init__(
-        self, address: str, call: grpc.aio.StreamStreamCall[pb.DeviceFrame, pb.EdgeFrame], vocabulary: int
+        self,
+        address: str,
+        call: grpc.aio.StreamStreamCall[pb.DeviceFrame, pb.EdgeFrame],
+        vocabulary: int,
+        traffic: Traffic,
     ) -> None:
-        self.traffic = Traffic()
-        self._address = address
+        self.address, self.traffic = address, traffic
         self._call = call
         self._vocabulary = vocabulary
 
@@ -63,9 +69,9 @@ class EdgeStream:
         try:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
-            raise unreachable(self._address, error) from error
+            raise unreachable(self.address, error) from error
         except grpc.aio.UsageError as error:  # the edge ended the call; reading tells why
-            raise EdgeUnreachable(f"edge {self._address}: the stream is closed") from error
+            raise EdgeUnreachable(f"edge {self.address}: the stream is closed") from error
 
     async def half_close(self) -> None:
         """Say that nothing more will be sent."""
@@ -86,9 +92,9 @@ class EdgeStream:
                 try:
                     yield edge_frame_from_proto(message, self._vocabulary)
                 except MalformedFrame as error:
-                    raise EdgeFault(f"edge {self._address}: {error.message}") from error
+                    raise EdgeFault(f"edge {self.address}: {error.message}") from error
         except grpc.aio.AioRpcError as error:
-            raise unreachable(self._address, error) from error
+            raise unreachable(self.address, error) from error
 
 
 class EdgeConnection:
@@ -105,6 +111,19 @@ class EdgeConnection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.close()
+
+    async def ready(self) -> None:
+        """Wait until the edge has answered on a connection of our own. Raises EdgeUnreachable."""
+        state = self._channel.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                raise no_edge(self.address)
+            await self._channel.wait_for_state_change(state)
+            state = self._channel.get_state(try_to_connect=True)
+
+    async def close(self) -> None:
+        """Drop the connection and what runs over it."""
         await self._channel.close()
 
     async def describe(self, *, include_tokenizer: bool = False, timeout_s: float = 5.0) -> Description:
@@ -118,6 +137,6 @@ class EdgeConnection:
         except MalformedFrame as error:
             raise EdgeFault(f"edge {self.address}: {error.message}") from error
 
-    def generate(self, vocabulary: int) -> EdgeStream:
-        """Open a stream; ids at or above ``vocabulary`` are never accepted from it."""
-        return EdgeStream(self.address, self._stub.Generate(), vocabulary)
+    def generate(self, vocabulary: int, traffic: Traffic | None = None) -> EdgeStream:
+        """Open a stream that counts in ``traffic``; ids at or above ``vocabulary`` are never accepted from it."""
+        return EdgeStream(self.address, self._stub.Generate(), vocabulary, traffic or Traffic())

@@ -36,13 +36,18 @@ def status_of(error: SpecError) -> grpc.StatusCode:
     return grpc.StatusCode.UNKNOWN if error.code is None else STATUS_OF[error.code]
 
 
+def no_edge(address: str) -> EdgeUnreachable:
+    """Return the device's error for an address where nobody listens."""
+    return EdgeUnreachable(
+        f"no edge node answers at {address}; start one (edge_node serve) or name another by --edge HOST:PORT"
+    )
+
+
 def unreachable(address: str, error: grpc.aio.AioRpcError) -> EdgeUnreachable:
     """Return the device's error for a call that failed without a refusal."""
     reason = (error.details() or "no reason given").splitlines()[0]
     if "failed to connect" in reason.lower():
-        return EdgeUnreachable(
-            f"no edge node answers at {address}; start one (edge_node serve) or name another by --edge HOST:PORT"
-        )
+        return no_edge(address)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return EdgeUnreachable(f"edge {address} did not answer in time; check the link, or wait longer")
     return EdgeUnreachable(f"edge {address}: {reason} ({error.code().name.lower()}); try again or name another --edge")

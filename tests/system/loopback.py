@@ -16,10 +16,11 @@ from airdraft.core.types import Limits, Plan, Sampling
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, add_verification
-from device_client.stream import StreamPump
+from device_client.generation import Generation
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.target import Target
 from edge_node.service import EdgeService
+from edge_node.sessions import SessionTable
 
 
 @dataclass(slots=True)
@@ -33,11 +34,15 @@ class Loopback:
 
 @asynccontextmanager
 async def edge_on_loopback(
-    target: Target, *, limits: Limits | None = None, max_sessions: int = 64, tokenizer_digest: bytes = b"t" * 32
+    target: Target,
+    *,
+    limits: Limits | None = None,
+    table: SessionTable | None = None,
+    tokenizer_digest: bytes = b"t" * 32,
 ) -> AsyncIterator[Loopback]:
     """Serve a target on a free port of the loopback interface."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = EdgeService(max_sessions=max_sessions, resume_s=60)
+    service = EdgeService(SessionTable(most=64, keep_s=60) if table is None else table)
     description = Description(
         model_name=target.name,
         model_digest=target.model_digest,
@@ -128,7 +133,8 @@ async def ask(
     stream = connection.generate(edge.description.vocabulary)
     recorder = Recorder()
     async with asyncio.timeout(60):
-        await StreamPump(session, stream, drafter, recorder).run(1, with_prefix=True)
+        with Generation(session, drafter, recorder) as generation:
+            await generation.over(stream)
     return Answer(session, stream.traffic, recorder)
 
 

@@ -21,7 +21,8 @@ from airdraft.core.types import SAMPLER_VERSION, Identity, Limits, Plan, Samplin
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.v1 import verification_pb2_grpc as rpc
 from airdraft.wire.client import EdgeConnection
-from device_client.stream import StreamPump
+from device_client.generation import Generation
+from edge_node.sessions import SessionTable
 from tests.shapes import VOCABULARY, greedy
 from tests.system.loopback import ListedDrafter, Loopback, Recorder, ask, edge_on_loopback
 from tests.system.test_equality import shape_target
@@ -215,7 +216,7 @@ async def still_answers(edge: Loopback) -> None:
 
 async def test_sessions_beyond_the_most_are_told_when_to_come_back() -> None:
     async with (
-        edge_on_loopback(shape_target("llama"), max_sessions=2) as edge,
+        edge_on_loopback(shape_target("llama"), table=SessionTable(most=2, keep_s=60)) as edge,
         grpc.aio.insecure_channel(edge.address) as channel,
     ):
         stub = rpc.VerificationStub(channel)
@@ -237,23 +238,30 @@ async def test_sessions_beyond_the_most_are_told_when_to_come_back() -> None:
         await still_answers(edge)
 
 
+async def told(call: Any) -> Any:
+    """The next frame that is no sign of life."""
+    while (frame := await call.read()).HasField("ping"):
+        pass
+    return frame
+
+
 async def test_a_newer_stream_supersedes_the_older_one(edge: Loopback) -> None:
     async with grpc.aio.insecure_channel(edge.address) as channel:
         stub = rpc.VerificationStub(channel)
         older, session_id = stub.Generate(), b"s" * 16
         await older.write(open_frame(edge, session_id=session_id))
         await older.write(prefix_frame())
-        assert (await older.read()).HasField("opened")
-        assert (await older.read()).commit.base == 3
+        assert (await told(older)).HasField("opened")
+        assert (await told(older)).commit.base == 3
         newer = stub.Generate()
         await newer.write(open_frame(edge, session_id=session_id, epoch=2))
-        opened = await newer.read()
+        opened = await told(newer)
         assert opened.opened.committed_length == 4
         assert opened.opened.epoch == 2
-        missed = await newer.read()
+        missed = await told(newer)
         assert missed.commit.base == 3  # what this device never acked comes again
         assert len(missed.commit.ids) == 1
-        last = await older.read()
+        last = await told(older)
         assert last.refused.code == Refusal.REFUSAL_CODE_SUPERSEDED
         assert last.refused.highest_epoch == 2
         refusal, status, _ = await refused(edge, open_frame(edge, session_id=session_id, epoch=2))
@@ -272,6 +280,8 @@ async def test_a_device_learns_why_it_was_refused_while_it_still_sends_its_promp
         sampling=Sampling(), stop_ids=(), max_tokens=5, limits=Limits(context_tokens=3_000_000), plan=Plan(4),
     )  # fmt: skip
     async with EdgeConnection(edge.address) as connection, asyncio.timeout(30):
-        pump = StreamPump(session, connection.generate(VOCABULARY), NgramDrafter(), Recorder())
-        with pytest.raises(ModelMismatch, match="another model"):
-            await pump.run(1, with_prefix=True)
+        with (
+            Generation(session, NgramDrafter(), Recorder()) as generation,
+            pytest.raises(ModelMismatch, match="another model"),
+        ):
+            await generation.over(connection.generate(VOCABULARY))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from device_client.attach import meet
 from device_client.config import DeviceSettings
 from device_client.display import PipeDisplay
 from device_client.generate import open_session
-from device_client.stream import StreamPump
+from device_client.generation import Generation
 from models.wordproblems import word_problem
 from tests.checkpoints import save
 from tests.shapes import shape
@@ -179,13 +180,19 @@ async def test_sigterm_refuses_new_texts_and_lets_the_old_ones_finish(home: dict
         assert edge.stdout is not None
         line = await asyncio.to_thread(edge.stdout.readline)
         address = line.split()[1]
-        async with EdgeConnection(address) as connection, asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with (
+            EdgeConnection(address) as connection,
+            AsyncExitStack() as stack,
+            asyncio.timeout(60),
+            asyncio.TaskGroup() as group,
+        ):
             description, tokenizer = await meet(connection, tmp_path, 10)
-            settings = DeviceSettings(edge=address, max_tokens=30)
+            settings = DeviceSettings(edge=(address,), max_tokens=30)
             session = open_session(tokenizer.encode("Tom has 3 pens.").ids, description, settings, Sampling())
-            drafter, display = Gated(), PipeDisplay(tokenizer)
-            pump = StreamPump(session, connection.generate(description.vocabulary), drafter, display)
-            running = group.create_task(pump.run(1, with_prefix=True))
+            drafter, display = Gated(), PipeDisplay()
+            stack.enter_context(display.showing(tokenizer))
+            generation = stack.enter_context(Generation(session, drafter, display))
+            running = group.create_task(generation.over(connection.generate(description.vocabulary)))
             while len(session.ids) == session.prompt_length:  # until the first token is here
                 await asyncio.sleep(0.01)
             edge.send_signal(signal.SIGTERM)
@@ -195,9 +202,11 @@ async def test_sigterm_refuses_new_texts_and_lets_the_old_ones_finish(home: dict
                 while (await health.Check(health_pb2.HealthCheckRequest())).status == serving:
                     await asyncio.sleep(0.01)
             late = open_session([1, 2], description, settings, Sampling())
-            refused = StreamPump(late, connection.generate(description.vocabulary), NgramDrafter(), display)
-            with pytest.raises(Draining, match="attach elsewhere"):
-                await refused.run(1, with_prefix=True)
+            with (
+                Generation(late, NgramDrafter(), display) as refused,
+                pytest.raises(Draining, match="attach elsewhere"),
+            ):
+                await refused.over(connection.generate(description.vocabulary))
             drafter.may_speak.set()
             await running
         assert session.ended

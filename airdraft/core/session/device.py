@@ -98,6 +98,7 @@ class Journalled:
     epoch: int = 0  # the highest that it may have used
     ids: Sequence[int] = ()  # committed, without the prompt
     receipt: bytes = b""
+    stop: StopReason | None = None
 
 
 class DeviceSession:
@@ -124,12 +125,11 @@ class DeviceSession:
         self.plan = plan
         self.limits = self._described = limits
         self.epoch = past.epoch
-        self.stop: StopReason | None = None
-        self.ended = False
+        self.stop = past.stop
+        self.ended = past.stop is not None
         self.tally = Tally()
-        self.sampling = sampling
-        self._session_id, self._identity = session_id, identity
-        self._stop_ids, self._max_tokens = stop_ids, max_tokens
+        self.session_id, self.sampling, self.max_tokens = session_id, sampling, max_tokens
+        self._identity, self._stop_ids = identity, stop_ids
         self._ending = Ending(frozenset(stop_ids), len(prompt) + max_tokens)
         self._prompt_length = len(prompt)
         self._ids = [*prompt, *past.ids]
@@ -184,12 +184,12 @@ class DeviceSession:
         self._acked, self._idle_told = len(self._ids), False
         self._ahead.grounded()
         opened = Open(
-            self._session_id,
+            self.session_id,
             epoch,
             self._identity,
             self.sampling,
             self._stop_ids,
-            self._max_tokens,
+            self.max_tokens,
             self._prompt_length,
             len(self._ids),
             ids_digest(self._ids),

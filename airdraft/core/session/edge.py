@@ -76,8 +76,13 @@ class EdgeSession:
     Protocol violations raise a ``SpecError``: the stream ends, the session stays for the next attach.
     """
 
-    def __init__(self, first: Open, limits: Limits, receipts: ReceiptKey | None = None) -> None:
-        """Prepare for the device's ``first`` attach; with a key every commit carries a receipt. Raises TooLong."""
+    def __init__(
+        self, first: Open, limits: Limits, receipts: ReceiptKey | None = None, *, own_text_only: bool = False
+    ) -> None:
+        """Prepare for the device's ``first`` attach. Raises TooLong.
+
+        With a key every commit carries a receipt; ``own_text_only`` takes no answer but what this key has signed.
+        """
         if first.prompt_length + first.max_tokens > limits.context_tokens:
             raise TooLong(
                 f"prompt of {first.prompt_length} and answer of up to {first.max_tokens} tokens pass this edge's "
@@ -89,7 +94,7 @@ class EdgeSession:
         self.epoch = 0
         self.attached = False
         self.attested = True  # this edge, or one that shares its key, wrote all of the answer so far
-        self._first, self._receipts = first, receipts
+        self._first, self._receipts, self._own_text_only = first, receipts, own_text_only
         self._settings = _Settings.of(first)
         self._text = EdgeText(first)
         self._acked = 0
@@ -251,14 +256,14 @@ class EdgeSession:
             raise SessionMismatch("this session was opened with other settings; use a new session id", field="open")
         if not opened.prompt_length <= opened.length <= self._text.ending.final_length:
             raise MalformedFrame("length lies outside prompt and answer", field="length")
-        receipts = self._receipts
-        if receipts is not None and receipts.knows(opened.receipt) and not receipts.accepts(opened):
-            raise BadReceipt(
-                "the receipt is not for what it came with; present the text as a new prompt", field="receipt"
-            )
+        signed = self._receipts is not None and self._receipts.accepts(opened)
+        if not signed and self._receipts is not None and self._receipts.knows(opened.receipt):
+            raise BadReceipt("the receipt is not for what it came with", field="receipt")
         if held:
             return self.attested
-        return opened.length == opened.prompt_length or (receipts is not None and receipts.accepts(opened))
+        if not signed and self._own_text_only and opened.length > opened.prompt_length:
+            raise BadReceipt("this edge goes on with no answer but its own fleet's; begin anew", field="receipt")
+        return signed or opened.length == opened.prompt_length
 
     def _go_on(self, opened: Open) -> list[EdgeFrame]:
         """Answer a device whose text is the beginning of what is held."""

@@ -1,6 +1,6 @@
 """The committed text as an edge knows it: the device's own, of which the edge may lack the ids.
 
-The device presents a length and a digest; the edge keeps what agrees, asks for the rest, and knows the length all along.
+The device presents a length and a digest; the edge keeps what agrees, asks for the rest, and knows the length.
 """
 
 from __future__ import annotations

@@ -1,0 +1,268 @@
+"""One generation on the device: events between the session core, the drafter, the journal and whoever watches.
+
+Nothing here knows what a draft is worth. It outlives the streams that carry it: the drafter works on a thread of its
+own, with a stream or without one, and is told when its work is void. On a stream, frames in, frames out and signs of
+life share the core on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Literal, NamedTuple, Protocol, Self
+
+from airdraft.core.drafting import Drafter
+from airdraft.core.errors import Draining, EdgeUnreachable, SpecError, error_of
+from airdraft.core.session import Committed, DeviceSession, DraftWork, Liveness, Lost, Output
+from airdraft.core.types import Commit, DeviceFrame, Drain, Limits, Ping, StopReason, Timing
+from airdraft.tasks import told
+from airdraft.wire.client import EdgeStream
+from airdraft.wire.pulse import Pulse
+from airdraft.worker import Worker
+
+PARTING_S = 2.0
+"""How long to wait for the edge to take the last ack, once the text is over."""
+
+LEAVE_S = 1.0
+"""How long to wait for one more commit from an edge that is going away, before going elsewhere."""
+
+
+class Watcher(Protocol):
+    """Whoever looks at a text in the making."""
+
+    def committed(self, event: Committed) -> None:
+        """Take text that is final."""
+        ...
+
+    def drafted(self, ahead: Sequence[int]) -> None:
+        """Take the tentative text past the committed end, as a whole."""
+        ...
+
+
+class TextJournal(Protocol):
+    """What outlives the process: written before anything is shown, acked or attached."""
+
+    def attaching(self, epoch: int) -> None:
+        """Keep an epoch that is about to be used."""
+        ...
+
+    def committed(self, base: int, ids: Sequence[int], receipt: bytes, stop: StopReason | None) -> None:
+        """Keep text that is final."""
+        ...
+
+
+class Moment(NamedTuple):
+    """Something happened here: ``commit`` read, ``draft`` begun, ``drafted`` done, ``sent``: given to gRPC."""
+
+    kind: Literal["commit", "draft", "drafted", "sent"]
+    at_s: float  # by the pump's clock
+    timing: Timing | None = None  # what the edge said of the pass, for a commit
+
+
+@dataclass(slots=True)
+class Costs:
+    """Where the seconds of a generation went."""
+
+    moments: list[Moment] = field(default_factory=list)
+
+    @property
+    def draft_s(self) -> float:
+        """Return the seconds that the drafter worked."""
+        begun = (moment.at_s for moment in self.moments if moment.kind == "draft")
+        done = (moment.at_s for moment in self.moments if moment.kind == "drafted")
+        return sum(end - start for start, end in zip(begun, done, strict=False))
+
+    @property
+    def pass_s(self) -> float:
+        """Return the seconds of the edge's passes that committed something."""
+        return sum(moment.timing.pass_s for moment in self.moments if moment.timing is not None)
+
+
+class Generation:
+    """Carries one session; use it as a context, then give it one stream after the other until the text is over."""
+
+    def __init__(
+        self,
+        session: DeviceSession,
+        drafter: Drafter,
+        watcher: Watcher,
+        journal: TextJournal | None = None,
+        *,
+        may_leave: Callable[[Drain], bool] = lambda drain: False,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Prepare; ``may_leave`` is asked whether there is somewhere to go when an edge drains."""
+        self.costs = Costs()
+        self.session = session
+        self.round_trip_s: float | None = None  # smoothed, of the last stream
+        self._drafter, self._watcher, self._journal = drafter, watcher, journal
+        self._may_leave = may_leave
+        self._clock = clock
+        self._outgoing: asyncio.Queue[DeviceFrame | None] = asyncio.Queue()
+        self._thread = Worker("drafter")
+        self._broken: Exception | None = None  # what the drafter's thread died of, or the journal
+        self._ending: asyncio.Future[None] | None = None  # fails with what ends the stream, while there is one
+        self._leaving: asyncio.TimerHandle | None = None
+        self._void = threading.Event()
+        self._work: DraftWork | None = None  # what the drafter is at
+        self._learned = 0  # ids that the drafter knows of
+
+    def __enter__(self) -> Self:
+        self._thread.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._void.set()
+        self._thread.__exit__(kind, error, trace)
+
+    async def over(self, stream: EdgeStream, *, with_prefix: bool = True, limits: Limits | None = None) -> None:
+        """Attach by this stream, with the next epoch, and go on until the text has ended.
+
+        ``limits`` are those of the edge's ``Describe`` where it is not the edge of before. Raises EdgeUnreachable,
+        EdgeFault, Draining and what the edge refused with; the session keeps its text, and another stream may follow.
+        """
+        self._raise_broken()
+        epoch = self.session.next_epoch
+        if self._journal is not None:
+            self._journal.attaching(epoch)
+        self._outgoing, self._ending = asyncio.Queue(), asyncio.get_running_loop().create_future()
+        with ExitStack() as stack:
+            stack.callback(self._detach, stream)
+            self._do(self.session.attach(epoch, with_prefix=with_prefix, limits=limits))
+            pulse = stack.enter_context(self._pulse(epoch, stream.address))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._write(stream))
+                    watching = group.create_task(_result(self._ending))
+                    await self._read(stream, pulse)
+                    watching.cancel()
+            except ExceptionGroup as failures:
+                raise told(failures, SpecError) from None
+
+    def _pulse(self, epoch: int, address: str) -> Pulse:
+        liveness = Liveness(self._clock(), round_trip_s=self.round_trip_s)
+
+        def gone() -> None:
+            self._end(EdgeUnreachable(f"edge {address} has been silent for {liveness.limit_s:.1f} s"))
+
+        return Pulse(liveness, lambda number: self._outgoing.put_nowait(Ping(epoch, number)), gone, self._clock)
+
+    def _detach(self, stream: EdgeStream) -> None:
+        stream.cancel()
+        self._ending = None
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        self.session.detached()
+        if self._broken is None:
+            self._draft()  # to its bound, so that the next stream begins with a frame
+
+    def _end(self, error: Exception) -> None:
+        """Let the stream end with this error; without a stream the next one does."""
+        if self._ending is None:
+            self._broken = self._broken or error
+        elif not self._ending.done():
+            self._ending.set_exception(error)
+
+    def _raise_broken(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    async def _read(self, stream: EdgeStream, pulse: Pulse) -> None:
+        async for frame in stream:
+            pulse.heard(frame)
+            self.round_trip_s = pulse.liveness.round_trip_s
+            if isinstance(frame, Commit):
+                self.costs.moments.append(Moment("commit", self._clock(), frame.timing))
+            self._do(self.session.received(frame))
+            if self.session.ended:
+                return
+        raise EdgeUnreachable(f"edge {stream.address} ended the stream before the text was over")
+
+    async def _write(self, stream: EdgeStream) -> None:
+        try:
+            while (frame := await self._outgoing.get()) is not None:
+                if not isinstance(frame, Ping):
+                    self.costs.moments.append(Moment("sent", self._clock()))
+                await stream.send(frame)
+            await stream.half_close()
+            async with asyncio.timeout(PARTING_S):
+                await stream.ended()
+        except (EdgeUnreachable, TimeoutError):
+            return  # whoever reads learns why the stream is gone; after the end of the text nobody needs to
+
+    def _draft(self) -> None:
+        """Give the drafter its next work, if it is free and there is any."""
+        work = self.session.draft_work() if self._work is None else None
+        if work is None:
+            return
+        news = tuple(self.session.ids[self._learned :])
+        self._learned += len(news)
+        self._void, self._work = threading.Event(), work
+        self._thread.submit(partial(self._propose, news, work, self._void.is_set), partial(self._drafted, work))
+
+    def _drafted(self, work: DraftWork, outcome: list[int] | Exception) -> None:
+        self._work = None
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
+            self._do(self.session.drafted(work, outcome))
+        except Exception as error:  # a callback has no caller: whoever runs the stream gets it
+            self._end(error)
+
+    def _propose(self, news: Sequence[int], work: DraftWork, cancelled: Callable[[], bool]) -> list[int]:
+        self.costs.moments.append(Moment("draft", self._clock()))
+        if news:
+            self._drafter.learn(news)
+        tokens = self._drafter.propose(work.path, work.count, cancelled)
+        self.costs.moments.append(Moment("drafted", self._clock()))
+        return tokens
+
+    def _do(self, outputs: Sequence[Output]) -> None:
+        """Let outputs take effect, in order: text is journalled, then shown, before the frame that acks it leaves.
+
+        The drafter starts first: it need not wait until the text is drawn.
+        """
+        if self._work is not None and not self.session.is_current(self._work):
+            self._void.set()
+        self._draft()
+        for output in outputs:
+            if isinstance(output, Committed):
+                self._committed(output)
+            elif isinstance(output, Lost):
+                raise error_of(output.refusal)
+            elif isinstance(output, Drain):
+                self._drains(output)
+            else:
+                self._outgoing.put_nowait(output)
+        self._watcher.drafted(self.session.ahead)
+        if self.session.ended:
+            self._outgoing.put_nowait(None)
+
+    def _committed(self, event: Committed) -> None:
+        if self._journal is not None:
+            self._journal.committed(event.base, event.ids, event.receipt, event.stop)
+        self._watcher.committed(event)
+        if self._leaving is not None and not self.session.ended:
+            self._leaving.cancel()
+            self._leave()
+
+    def _drains(self, drain: Drain) -> None:
+        """Leave an edge that is going away, after its next commit, where there is another one to go to."""
+        if self._may_leave(drain) and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(LEAVE_S, self._leave)
+
+    def _leave(self) -> None:
+        self._end(Draining("this edge is going away", retry_after_s=LEAVE_S))
+
+
+async def _result(future: asyncio.Future[None]) -> None:
+    await future
