@@ -1,8 +1,13 @@
-"""Models of time per token (DESIGN §3B). They are models, not bounds: a bench draws them beside what it measures."""
+"""Models of time per token (DESIGN §3B). They are models, not bounds: a bench draws them beside what it measures.
+
+They hold for drafted tokens that match independently and equally often, a steady text (what it costs to begin is left
+out), a constant round trip, and an edge and a device that do nothing else.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,51 @@ class RoundCost:
     def edge_alone_s(self) -> float:
         """Return the seconds a token of the edge decoding by itself and streaming; the round trip is paid once."""
         return self.target.seconds(1)
+
+    def at_the_edge(self, draft_s: float) -> RoundCost:
+        """Return the cost where the same drafter runs on the edge: no round trip, and ``draft_s`` a drafted token."""
+        return replace(self, round_trip_s=0.0, draft_s=draft_s)
+
+    def edge_drafter_s(self, draft_length: int, draft_s: float) -> float:
+        """Return the seconds a token of an edge that drafts ``draft_length`` tokens, ``draft_s`` each, then verifies.
+
+        Exact in this model's world: drafts and passes take turns on one machine. An n-gram drafter has ``draft_s`` 0.
+        """
+        return self.at_the_edge(draft_s).split_s(draft_length)
+
+    def pipelined_s(self) -> float:
+        """Return the seconds a token of a device that drafts on while its tokens are verified: d + (1 - a) (R + t).
+
+        Valid where drafts are the bottleneck between two misses: a further position costs the edge less than a draft
+        costs the device. Optimistic, most of all at short round trips: every pass counts as one position wide, and none
+        waits for the one before.
+        """
+        return self.draft_s + (1 - self.acceptance) * (self.round_trip_s + self.edge_alone_s())
+
+    def overtaking_tokens(self) -> float:
+        """Return n*, the tokens after a miss that the edge emits before drafts overtake it: R / (t - d), rounded up.
+
+        Infinite where a draft takes as long as a pass or longer: the device never overtakes.
+        """
+        gain_s = self.edge_alone_s() - self.draft_s
+        if gain_s <= 0:
+            return math.inf
+        return math.ceil(self.round_trip_s / gain_s - 1e-9)  # a whole quotient may come out a hair above itself
+
+    def run_ahead_s(self) -> float:
+        """Return the seconds a token of a pipelined split whose edge decodes on while drafts are in the air.
+
+        (1 - a^n*) t + a^n* (d + (1 - a) t): the edge's own pace for n* tokens, then the pipelined split's without its
+        round trip. Valid where drafts pay at all, d < a t; elsewhere the edge alone is faster than this says. Rough
+        below some 50 ms: too optimistic near a round trip of 0 and, since n* is whole and a pass may verify several
+        drafts, a few percent too slow just above it, where it may even exceed ``pipelined_s``.
+        """
+        ahead = self.overtaking_tokens()
+        if math.isinf(ahead):
+            return self.edge_alone_s()
+        by_edge = 1 - math.pow(self.acceptance, ahead)
+        drafted_s = self.draft_s + (1 - self.acceptance) * self.edge_alone_s()
+        return by_edge * self.edge_alone_s() + (1 - by_edge) * drafted_s
 
 
 def best_draft_length(cost: RoundCost, longest: int = 32) -> int:
