@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -50,6 +51,34 @@ def noise(quick: Quick = False, bars: Bars = False) -> None:
 
     extent = _extent(quick, bars)
     print(bench.run(quick=extent == "quick").as_line(extent=extent))
+
+
+@app.command()
+def channel(
+    name: Annotated[str, typer.Argument(help="A synthetic channel, or the file of a recording.")],
+    out: Annotated[Path, typer.Option(help="Folder of the drawings.")] = Path("bench/out"),
+    seed: Annotated[int, typer.Option(help="Seed of a synthetic channel.")] = 1,
+    seconds: Annotated[float, typer.Option(help="How much of it to draw.")] = 120.0,
+    trace_format: Annotated[
+        str | None, typer.Option("--format", help="Of a recording, where its folder is silent.")
+    ] = None,
+    up_mbit_s: Annotated[float, typer.Option(help="Uplink, where the recording lacks it.")] = 10.0,
+    down_mbit_s: Annotated[float, typer.Option(help="Downlink, where the recording lacks it.")] = 50.0,
+    rtt_ms: Annotated[float, typer.Option(help="Round trip, where the recording lacks it.")] = 50.0,
+    interval_s: Annotated[float, typer.Option(help="Between the samples of a series without times.")] = 0.1,
+    correlation_s: Annotated[float, typer.Option(help="Over which a profile's delays are alike.")] = 1.0,
+) -> None:
+    """Draw a channel: rates, delays, radio facts and outages over time."""
+    from airdraft.link.timeline import MBIT_S
+    from bench import channel as bench
+
+    assumed = bench.Assumed(up_mbit_s * MBIT_S, down_mbit_s * MBIT_S, rtt_ms / 1000, interval_s, correlation_s)
+    try:
+        drawn = bench.run(name, out, seed, seconds, assumed=assumed, trace_format=trace_format)
+    except (ValueError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    for path in drawn:
+        print(path)
 
 
 @app.command()
