@@ -54,6 +54,15 @@ def noise(quick: Quick = False, bars: Bars = False) -> None:
 
 
 @app.command()
+def relay(quick: Quick = False, bars: Bars = False) -> None:
+    """How far the emulated link is from the one asked for: delay and rate."""
+    from bench import relay_error as bench
+
+    extent = _extent(quick, bars)
+    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+
+
+@app.command()
 def channel(
     name: Annotated[str, typer.Argument(help="A synthetic channel, or the file of a recording.")],
     out: Annotated[Path, typer.Option(help="Folder of the drawings.")] = Path("bench/out"),

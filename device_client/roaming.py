@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from airdraft.core.errors import EdgeUnreachable, SpecError
+from airdraft.core.errors import Draining, EdgeUnreachable, SpecError
 from airdraft.core.session import Reattachment
 from airdraft.core.types import Drain, Limits
 from airdraft.wire.client import EdgeConnection, Traffic
@@ -187,7 +187,8 @@ class Roaming:
         self._lost_at = now if self._lost_at is None else self._lost_at
         self.edges.failed(edge, error, now)
         self.reattached += 1
-        self._notice.waiting(error.message)
+        if not isinstance(error, Draining):  # moving house is no loss
+            self._notice.waiting(error.message)
 
     def held(self) -> None:
         """Take note that text came: the wait is over."""
