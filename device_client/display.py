@@ -76,9 +76,10 @@ class PipeDisplay:
         self._waiting = True
 
     def back(self, edge: str, after_s: float) -> None:
-        """Say that the text goes on."""
+        """Say that the text goes on, where it was said that it does not."""
+        if self._waiting:
+            self._say(f"going on with edge {edge} after {after_s:.1f} s")
         self._waiting = False
-        self._say(f"going on with edge {edge} after {after_s:.1f} s")
 
     def _say(self, message: str) -> None:
         if self._err is not None:

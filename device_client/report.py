@@ -59,8 +59,9 @@ class Report:
     def as_line(self) -> str:
         """Return the report for people."""
         tally, traffic = self.session.tally, self.traffic
-        if not tally.rounds:
-            return f"{len(self.session.ids) - self.session.prompt_length} tokens, all from the journal"
+        tokens = len(self.session.ids) - self.session.prompt_length
+        if tokens and not tally.rounds:
+            return f"{tokens} tokens, all of them from the journal"
         return (
             f"{tally.committed} tokens · {tally.rounds} rounds · {tally.tokens_per_round:.2f} tokens a round · "
             f"{tally.acceptance:.0%} of {tally.drafted} drafted accepted · {_size(traffic.bytes_up)} up · "

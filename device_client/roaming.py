@@ -179,7 +179,6 @@ class Roaming:
             self.met(edge, await connection.describe(timeout_s=self._connect_s))
         limits = None if edge == self._last else self._known[edge]
         self._last = edge
-        self.edges.attached(edge)
         await generation.over(connection.generate(vocabulary, self.traffic), limits=limits)
 
     def _lost(self, edge: str, error: SpecError) -> None:
@@ -191,7 +190,9 @@ class Roaming:
             self._notice.waiting(error.message)
 
     def held(self) -> None:
-        """Take note that text came: the wait is over."""
+        """Take note that text came: the wait is over, and this edge is the one to come back to."""
+        if self._last is not None:
+            self.edges.attached(self._last)
         self.edges.held()
         if self._lost_at is not None:
             self._notice.back(self.edges.current, self._clock() - self._lost_at)
