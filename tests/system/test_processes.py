@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from airdraft.core.drafting import NgramDrafter
 from airdraft.core.errors import Draining
 from airdraft.core.types import Sampling
+from airdraft.link.relay import Relay
 from airdraft.wire.client import EdgeConnection
 from bench.processes import edge_node
 from device_client.attach import meet
@@ -157,6 +160,32 @@ def test_health_and_reflection(address: str) -> None:
         assert "airdraft.v1.Verification" in {entry.name for entry in answer.list_services_response.service}
 
 
+@contextmanager
+def held_up(edge: str) -> Iterator[Relay]:
+    """A relay, on a loop of its own, that carries a little text and then no more."""
+    ready: Future[Relay] = Future()
+    over = threading.Event()
+
+    async def carry() -> None:
+        host, _, port = edge.rpartition(":")
+        async with Relay(host, int(port), random=random.Random(1)) as relay:
+            ready.set_result(relay)
+            while relay.carried_bytes[1] < 4_000 and not over.is_set():
+                await asyncio.sleep(0.001)
+            relay.refuse()
+            relay.cut()
+            while not over.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=asyncio.run, args=(carry(),))
+    thread.start()
+    try:
+        yield ready.result(10)
+    finally:
+        over.set()
+        thread.join()
+
+
 class Gated:
     """A drafter that has nothing to say, and says so only when it may."""
 
@@ -217,3 +246,71 @@ async def test_sigterm_refuses_new_texts_and_lets_the_old_ones_finish(home: dict
     finally:
         edge.kill()
         edge.communicate()
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose texts go on for as long as they may."""
+    return save(shape("llama"), tmp_path_factory.mktemp("endless"))
+
+
+def test_a_text_that_cannot_go_on_ends_with_its_journals_name_and_is_resumed(
+    endless: Path, home: dict[str, str], tmp_path: Path
+) -> None:
+    journal = tmp_path / "text.journal"
+    options = ["--max-tokens", "120", "--temperature", "1", "--seed", "3", "--json"]
+    ask = ["generate", "w5 w6 w7", *options]
+    with edge_node(["--model", str(endless)]) as edge:
+        whole = json.loads(device(*ask, "--edge", edge, env=home).stdout)
+        assert whole["tokens"] == 120
+        with held_up(edge) as relay:
+            done = device(
+                *ask, "--edge", relay.address, "--journal", str(journal), "--reconnect-seconds", "1", env=home
+            )
+            assert done.returncode == 3, done.stderr
+            assert done.stdout == ""
+            first, *_, last = done.stderr.splitlines()
+            assert first.startswith("device_client: reconnecting (edge ")
+            assert "no edge could go on with the text for 1 s; last: " in last
+            assert last.endswith(f"; the text is kept: device_client resume {journal}")
+        partly = len(journal.read_text().splitlines())
+        assert partly > 2  # its head, an epoch, and some of the text
+
+        resumed = device("resume", str(journal), "--edge", edge, "--json", env=home)
+        assert resumed.returncode == 0, resumed.stderr
+        assert json.loads(resumed.stdout)["ids"] == whole["ids"]
+        assert json.loads(resumed.stdout)["text"] == whole["text"]
+
+        again = device("generate", "w5", "--edge", edge, "--journal", str(journal), env=home)
+        assert again.returncode == 2
+        assert f"{journal} exists" in again.stderr
+    shown = device("resume", str(journal), env=home)  # the text has ended: no edge is needed
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.strip() == whole["text"].strip()
+    assert shown.stderr == "120 tokens, all of them from the journal\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot open"), ("no journal\n", "is not a journal"), ("", "is not a journal")],
+)
+def test_what_is_no_journal_is_refused_in_one_line(
+    content: str | None, words: str, home: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+    done = device("resume", str(path), env=home)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_next_edge_of_the_list_serves_when_the_first_does_not(address: str, home: dict[str, str]) -> None:
+    prompt = word_problem("held-out", 1).prompt
+    done = device("generate", prompt, "--edge", "127.0.0.1:9", "--edge", address, "--json", env=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tokens"] > 0
+    wrong = device("generate", "x", "--edge", "nowhere", env=home)
+    assert wrong.returncode == 2
+    assert "'nowhere' is no HOST:PORT" in wrong.stderr
