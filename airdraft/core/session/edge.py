@@ -151,7 +151,9 @@ class EdgeSession:
         if held:
             return [*frames, *self._go_on(opened)]
         known = self._text.cut(min(opened.length, acked_before, len(self._text.ids)), opened)
-        self._kv_length, self._gather = min(self._kv_length, known), ()
+        # Rows that were still to be gathered are not in their places, and the last id's is computed by the next pass.
+        in_place = self._kv_length - len(self._gather)
+        self._kv_length, self._gather = min(in_place, known, opened.length - 1), ()
         frames.append(self._opened())
         if known == opened.length:
             frames += self._prefix_is(self._text.fulfil())
