@@ -48,6 +48,11 @@ def serve(
     kv_tokens: Annotated[
         int | None, typer.Option(help="Cache rows of all sessions; past it caches give way and replay. [default: any]")
     ] = None,
+    edge_draft_model: Annotated[
+        str | None,
+        typer.Option(help="Drafts for devices that idle: none, ngram, demo, a folder or a hub id. [default: none]"),
+    ] = None,
+    edge_draft_length: Annotated[int | None, typer.Option(help="Tokens that it drafts a pass. [default: 4]")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Time to finish after SIGTERM. [default: 20]")] = None,
     drain_to: Annotated[
         list[str] | None, typer.Option(help="Edge, HOST:PORT, that devices go to after SIGTERM; may be repeated.")

@@ -40,6 +40,8 @@ class EdgeSettings(ProcessSettings):
     max_context: int = Field(default=4096, ge=2)
     resume_seconds: float = Field(default=60.0, ge=0)
     kv_tokens: int | None = Field(default=None, ge=2)
+    edge_draft_model: str = "none"
+    edge_draft_length: int = Field(default=4, ge=1, le=64)
     drain_seconds: float = Field(default=20.0, ge=0)
     drain_to: Addresses = ()
     receipt_key: Path | None = None

@@ -19,6 +19,7 @@ from airdraft.core.types import Limits
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, SERVICE_NAME, add_verification
 from edge_node.config import EdgeSettings
+from edge_node.engine.drafter import NewDrafter, load_drafter
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import Target, load_target
 from edge_node.service import EdgeService
@@ -77,6 +78,7 @@ async def serve(settings: EdgeSettings, report: Report, listening: Report) -> No
             receipts=receipt_key(settings.receipt_key),
             own_text_only=settings.own_text_only,
             kv_tokens=settings.kv_tokens,
+            own_draft_tokens=0 if settings.edge_draft_model == "none" else settings.edge_draft_length,
         )
     )
     add_verification(server, service)
@@ -121,11 +123,18 @@ async def _load(settings: EdgeSettings, service: EdgeService, report: Report) ->
         max_context=settings.max_context,
     )
     description = describe_target(target, settings)
-    service.ready(TargetEngine(target), description)
+    drafter = await asyncio.to_thread(_load_drafter, settings, target)
+    service.ready(TargetEngine(target), description, drafter)
     report(
         f"serving {description.model_name}, {target.context_tokens} tokens of context, "
         f"up to {settings.max_sessions} sessions, {description.numerics}"
     )
+
+
+def _load_drafter(settings: EdgeSettings, target: Target) -> NewDrafter | None:
+    if settings.edge_draft_model == "none":
+        return None
+    return load_drafter(settings.edge_draft_model, target, device=settings.device, dtype=settings.dtype)
 
 
 def _bind(server: grpc.aio.Server, settings: EdgeSettings) -> str:

@@ -12,6 +12,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
+
+from torch import Tensor
 
 from airdraft.core.errors import (
     Draining,
@@ -27,6 +30,7 @@ from airdraft.core.types import (
     PROTOCOL_VERSION,
     SAMPLER_VERSION,
     DeviceFrame,
+    DraftWork,
     Drain,
     EdgeFrame,
     Finish,
@@ -34,12 +38,14 @@ from airdraft.core.types import (
     Pass,
     PassResult,
     Ping,
+    Span,
     Timing,
 )
 from airdraft.wire.describe import Description
 from airdraft.wire.pulse import Pulse
 from airdraft.worker import Worker
-from edge_node.engine.engine import TargetEngine
+from edge_node.engine.drafter import NewDrafter
+from edge_node.engine.kv import SessionCache
 from edge_node.engine.sampling import choose_rows
 from edge_node.sessions import Entry, SessionTable, Stream
 
@@ -49,6 +55,18 @@ HALF_CLOSE_S = 0.5
 """A half-closed stream is a Finish, but a connection that breaks looks like one at first."""
 
 Choices = tuple[int, ...]
+
+
+class Engine(Protocol):
+    """What computes: ``TargetEngine``, or a wrapper of it."""
+
+    def open(self) -> SessionCache:
+        """Return the empty cache of a new session."""
+        ...
+
+    def extend(self, work: Sequence[tuple[SessionCache, Span]]) -> list[Tensor]:
+        """Run each span on its session's cache; return the float32 logits [len(wanted), V] of its wanted rows."""
+        ...
 
 
 class PassFailed(RuntimeError):
@@ -63,7 +81,8 @@ class EdgeService:
         self.sessions = sessions
         self.draining = False
         self._clock = clock
-        self._engine: TargetEngine | None = None
+        self._engine: Engine | None = None
+        self._new_drafter: NewDrafter | None = None
         self._description: Description | None = None
         self._thread: Worker | None = None
         self._busy = False  # a pass is at work
@@ -71,9 +90,9 @@ class EdgeService:
         self._turn = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def ready(self, engine: TargetEngine, description: Description) -> None:
-        """Start to accept sessions."""
-        self._engine, self._description = engine, description
+    def ready(self, engine: Engine, description: Description, drafter: NewDrafter | None = None) -> None:
+        """Start to accept sessions; ``drafter`` writes for those whose device idles."""
+        self._engine, self._description, self._new_drafter = engine, description, drafter
 
     # ---- airdraft.wire.server.Verification ----
 
@@ -209,20 +228,24 @@ class EdgeService:
 
     def _run_next(self) -> None:
         """Start the next pass, if the engine is free and there is one."""
-        step = self._next_pass() if self._thread is not None and not self._busy else None
+        step = self._next_work() if self._thread is not None and not self._busy else None
         if step is None or self._thread is None:
             return
         entry, work = step
         self._busy = True
+        if isinstance(work, DraftWork):
+            self._thread.submit(partial(self._draft, entry, work), partial(self._drafted, entry, work))
+            return
         self.sessions.make_kv_room(entry, work.span.start + len(work.span.tokens))
         queue_s = max(0.0, self._clock() - entry.ready_at)
         self._thread.submit(partial(self._compute, entry, work), partial(self._passed, entry, work, queue_s))
 
-    def _next_pass(self) -> tuple[Entry, Pass] | None:
+    def _next_work(self) -> tuple[Entry, Pass | DraftWork] | None:
         entries = list(self.sessions)
         for offset in range(len(entries)):
             index = (self._turn + offset) % len(entries)
-            work = entries[index].session.next_pass()
+            session = entries[index].session
+            work = session.next_pass() or session.own_draft()
             if work is not None:
                 self._turn = index + 1
                 return entries[index], work
@@ -234,7 +257,9 @@ class EdgeService:
             if isinstance(outcome, Exception):
                 raise outcome
             choices, pass_s = outcome
-            entry.send(entry.session.finished_pass(work, PassResult(choices, Timing(queue_s, pass_s))))
+            timing = Timing(queue_s, pass_s + entry.own_draft_s)
+            entry.own_draft_s = 0.0
+            entry.send(entry.session.finished_pass(work, PassResult(choices, timing)))
             entry.ready_at = self._clock()
         except Exception as error:  # one session's failure must not end the others' engine
             self._give_up(entry, work, error)
@@ -246,6 +271,25 @@ class EdgeService:
         stream = entry.streams.get(work.epoch)
         if stream is not None:
             stream.end(PassFailed(f"{type(error).__name__} in the engine"))
+
+    def _draft(self, entry: Entry, work: DraftWork) -> tuple[list[int], float]:
+        """Return what the edge's own drafter writes, and the seconds; runs on the engine's thread."""
+        started = self._clock()
+        if entry.drafter is None:
+            assert self._new_drafter is not None
+            entry.drafter = self._new_drafter(entry.session.sampling)
+        entry.drafter.learn(work.path[entry.learned :])
+        entry.learned = len(work.path)
+        return entry.drafter.propose(work.path, work.count, lambda: False), self._clock() - started
+
+    def _drafted(self, entry: Entry, work: DraftWork, outcome: tuple[list[int], float] | Exception) -> None:
+        self._busy = False
+        if isinstance(outcome, Exception):  # a broken drafter costs time, not the text
+            log.error("the edge's drafter failed", exc_info=outcome)
+            outcome = [], 0.0
+        tokens, entry.own_draft_s = outcome
+        entry.session.own_drafted(work, tokens)
+        self._run_next()
 
     def _compute(self, entry: Entry, work: Pass) -> tuple[Choices, float]:
         """Return the choices and the seconds that the model took; runs on the engine's thread."""

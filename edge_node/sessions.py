@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
+from airdraft.core.drafting import Drafter
 from airdraft.core.errors import Overloaded
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.session import EdgeSession
@@ -70,6 +71,9 @@ class Entry:
     streams: dict[int, Stream] = field(default_factory=dict)  # by epoch
     ready_at: float = 0.0  # when the last event came that could make a pass possible
     left_at: float = 0.0  # when the last stream went
+    drafter: Drafter | None = None  # the edge's own, once it was needed
+    learned: int = 0  # ids that it knows of
+    own_draft_s: float = 0.0  # what it took, until the pass that verifies it
 
     def send(self, frames: list[EdgeFrame]) -> None:
         """Give each frame to the stream of its epoch; a stream that is gone loses nothing that a re-attach lacks."""
@@ -99,6 +103,7 @@ class SessionTable:
         receipts: ReceiptKey | None = None,
         own_text_only: bool = False,
         kv_tokens: int | None = None,
+        own_draft_tokens: int = 0,
     ) -> None:
         """Begin empty.
 
@@ -106,6 +111,7 @@ class SessionTable:
         keep_s         how long one without a stream is kept
         receipts       what commits are signed with; ``own_text_only`` takes no answer that was not signed so
         kv_tokens      cache rows of all sessions together; None is no limit
+        own_draft_tokens  how many tokens the edge drafts for an idle device, where it has a drafter
         """
         self._entries: dict[bytes, Entry] = {}
         self._most = most
@@ -114,6 +120,7 @@ class SessionTable:
         self._receipts = receipts
         self._own_text_only = own_text_only
         self._kv_tokens = kv_tokens
+        self._own_draft_tokens = own_draft_tokens
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -141,7 +148,13 @@ class SessionTable:
         known = self._entries.get(opened.session_id)
         if known is not None and not known.session.finished:
             return known
-        session = EdgeSession(opened, limits, self._receipts, own_text_only=self._own_text_only)
+        session = EdgeSession(
+            opened,
+            limits,
+            self._receipts,
+            own_text_only=self._own_text_only,
+            own_draft_tokens=self._own_draft_tokens,
+        )
         self.sweep()
         if len(self._entries) >= self._most:
             self._make_room()

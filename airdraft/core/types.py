@@ -72,6 +72,7 @@ class Origin(IntEnum):
     RECOVERED = 2
     BONUS = 3
     RUN_AHEAD = 4
+    EDGE_DRAFT = 5  # drafted by the edge's own drafter, and accepted
 
 
 class StopReason(IntEnum):
@@ -239,7 +240,7 @@ class Drain:
 
 EdgeFrame = Opened | Commit | NeedPrefix | Refused | Ping | Drain
 
-# ---- the edge's work ----
+# ---- work for models ----
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +271,7 @@ class Pass:
     last_seq: int
     nodes: int  # how many of the span's last tokens are draft nodes
     prefix: Sequence[int]  # the committed ids; only its length is true where no setting reads the ids (``row_paths``)
+    own: bool = False  # the draft nodes are of the edge's own drafter
 
     def row_paths(self) -> list[Sequence[int]]:
         """Return, for each wanted row, the ids up to and with it: the path of the token that is chosen there."""
@@ -286,6 +288,15 @@ class Pass:
             else:
                 paths.append((*self.prefix, *reversed(ids)))
         return paths
+
+
+@dataclass(frozen=True, slots=True)
+class DraftWork:
+    """A wish for drafted tokens: up to ``count`` after ``path``; void once the path is no longer the session's."""
+
+    path: tuple[int, ...]
+    count: int
+    path_hash: bytes  # 8 bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,17 +29,19 @@ def load_target(
     device: str = "auto",
     dtype: str = "auto",
     max_context: int = 4096,
+    role: Role = Role.TARGET,
 ) -> Target:
-    """Load a target and try it on a few positions.
+    """Load a target, or a drafter that an edge runs like one, and try it on a few positions.
 
     reference    ``demo``, a folder, or a hub id
     device       ``auto``, ``cpu``, ``cuda``, ``cuda:1`` …
     dtype        ``auto``: float32 on a CPU, the checkpoint's own on a GPU
     max_context  prompt and answer in tokens; the model's own limit holds where it is less
+    role         what ``demo`` stands for
 
     Raises CheckpointRefused with one line that says what to do.
     """
-    folder = local_folder(reference, Role.TARGET, revision=revision)
+    folder = local_folder(reference, role, revision=revision)
     name = folder.resolve().name if Path(reference).expanduser() == folder else reference
     place = _device(device)
     config = _config(folder, name)

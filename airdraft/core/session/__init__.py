@@ -1,9 +1,10 @@
 """The two ends of one generation, sans-IO: events in, frames and work out; no clock, no socket (DESIGN §4)."""
 
-from airdraft.core.session.device import Committed, DeviceSession, DraftWork, Journalled, Lost, Output
+from airdraft.core.session.device import Committed, DeviceSession, Journalled, Lost, Output
 from airdraft.core.session.edge import EdgeSession
 from airdraft.core.session.liveness import Liveness
 from airdraft.core.session.reattach import Attempt, Reattachment
+from airdraft.core.types import DraftWork
 
 __all__ = [
     "Attempt",

@@ -17,6 +17,7 @@ from airdraft.core.types import (
     Commit,
     DeviceFrame,
     Draft,
+    DraftWork,
     Drain,
     EdgeFrame,
     Finish,
@@ -57,15 +58,6 @@ Output = DeviceFrame | Committed | Lost | Drain
 
 HIGHEST_EPOCH = (1 << 31) - 1
 """No honest session comes near it; an edge that claims to have seen a higher one is at fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class DraftWork:
-    """A wish for drafted tokens: up to ``count`` after ``path``; void once the path is no longer the session's."""
-
-    path: tuple[int, ...]
-    count: int
-    path_hash: bytes
 
 
 @dataclass(slots=True)

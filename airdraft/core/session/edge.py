@@ -28,6 +28,7 @@ from airdraft.core.types import (
     Commit,
     DeviceFrame,
     Draft,
+    DraftWork,
     EdgeFrame,
     Finish,
     Identity,
@@ -35,6 +36,7 @@ from airdraft.core.types import (
     NeedPrefix,
     Open,
     Opened,
+    Origin,
     Pass,
     PassResult,
     Ping,
@@ -77,11 +79,19 @@ class EdgeSession:
     """
 
     def __init__(
-        self, first: Open, limits: Limits, receipts: ReceiptKey | None = None, *, own_text_only: bool = False
+        self,
+        first: Open,
+        limits: Limits,
+        receipts: ReceiptKey | None = None,
+        *,
+        own_text_only: bool = False,
+        own_draft_tokens: int = 0,
     ) -> None:
         """Prepare for the device's ``first`` attach. Raises TooLong.
 
-        With a key every commit carries a receipt; ``own_text_only`` takes no answer but what this key has signed.
+        receipts          with a key every commit carries a receipt
+        own_text_only     take no answer but what this key has signed
+        own_draft_tokens  how many tokens a drafter at the edge adds to a pass while the device idles; 0: there is none
         """
         if first.prompt_length + first.max_tokens > limits.context_tokens:
             raise TooLong(
@@ -106,6 +116,9 @@ class EdgeSession:
         self._gather: tuple[int, ...] = ()
         self._in_flight: Pass | None = None
         self._token_due = False  # the last prefill row commits a token in every mode (rule 7)
+        self._own_draft_tokens = own_draft_tokens
+        self._own_work: DraftWork | None = None  # what the edge's own drafter is at
+        self._own: tuple[bytes, tuple[int, ...]] | None = None  # what it wrote, and the path hash that this extends
 
     # ---- what others may ask ----
 
@@ -113,6 +126,11 @@ class EdgeSession:
     def committed_length(self) -> int:
         """Return the length of prompt and committed text."""
         return self._text.length
+
+    @property
+    def sampling(self) -> Sampling:
+        """Return how the text is chosen."""
+        return self._first.sampling
 
     @property
     def live_nodes(self) -> int:
@@ -204,11 +222,10 @@ class EdgeSession:
         text = self._text
         if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
             return None
-        nodes = self._pass_nodes()
-        may_run = self._idle and text.length - self._acked < self.limits.ahead_tokens
         # A draft of the text's last position alone is not verified, but it waits for an answer: the next token is one.
-        if not (self._tree.nodes or self._token_due or may_run):
+        if not (self._tree.nodes or self._token_due or (self._may_run and not self._own_draft_due)):
             return None
+        nodes = self._pass_nodes()
         start, chunk_end = self._kv_length, self._kv_length + PREFILL_POSITIONS
         if chunk_end < text.length:
             span = Span(start, tuple(text.ids[start:chunk_end]), gather=self._gather)
@@ -224,8 +241,21 @@ class EdgeSession:
             self._last_seq,
             len(nodes),
             tuple(text.ids) if penalised(self._first.sampling) else range(text.length),
+            own=bool(nodes) and not self._tree.nodes,
         )
         return self._in_flight
+
+    def own_draft(self) -> DraftWork | None:
+        """Return what the edge's own drafter should write, or None until another event; the next pass waits for it."""
+        if self._own_work is not None or not self._own_draft_due:
+            return None
+        self._own_work = DraftWork(tuple(self._text.ids), self._own_room, self._text.path.end)
+        return self._own_work
+
+    def own_drafted(self, work: DraftWork, tokens: Sequence[int]) -> None:
+        """Take what the edge's own drafter wrote; it is void where the text has gone on."""
+        assert work is self._own_work
+        self._own_work, self._own = None, (work.path_hash, tuple(tokens[: work.count]))
 
     def finished_pass(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
         """Take a pass's outcome; it counts only if its epoch, base and path hash are still current."""
@@ -330,8 +360,33 @@ class EdgeSession:
 
     # ---- passes ----
 
+    @property
+    def _may_run(self) -> bool:
+        """Whether the edge may go on without a draft of the device (rule 6)."""
+        return self._idle and self._text.length - self._acked < self.limits.ahead_tokens
+
+    @property
+    def _own_room(self) -> int:
+        """How many tokens of its own the next pass may verify: with the one that follows, no more than it may run."""
+        text = self._text
+        ahead = self.limits.ahead_tokens - (text.length - self._acked)
+        return min(self._own_draft_tokens, ahead - 1, text.ending.final_length - text.length - 1)
+
+    @property
+    def _own_draft_due(self) -> bool:
+        """Whether the next pass is one that the edge's own drafter should write for first."""
+        text = self._text
+        if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
+            return False
+        if self._tree.nodes or self._token_due or not self._may_run or self._own_room <= 0:
+            return False
+        return self._own is None or self._own[0] != text.path.end
+
     def _pass_nodes(self) -> list[Node]:
         """Return the live nodes to verify, parents before children; none at or past the text's last position."""
+        if not self._tree.nodes and self._own is not None and self._own[0] == self._text.path.end:
+            base_hash, tokens = self._own
+            return frame_nodes(Draft(self.epoch, 0, 0, self._text.length, base_hash, tokens))
         useful = [node for node in self._tree.nodes.values() if node.length < self._text.ending.final_length]
         return useful[:PASS_NODES]
 
@@ -358,7 +413,10 @@ class EdgeSession:
         choices = dict(zip(range(ROOT, count), result.choices, strict=True))
         base = text.length
         walk = exact_walk(span.tokens[first:], children, choices, base, text.ending)
-        text.append(walk.ids, walk.origins, walk.stop)
+        origins = walk.origins
+        if done.own:
+            origins = tuple(Origin.EDGE_DRAFT if it is Origin.ACCEPTED else it for it in origins)
+        text.append(walk.ids, origins, walk.stop)
         self._token_due = False
         self._tree.advance(text.path)
         rows = tuple(base + index for index in walk.path)
@@ -373,7 +431,7 @@ class EdgeSession:
                 text.length,
                 text.path.end,
                 done.last_seq,
-                walk.origins,
+                origins,
                 walk.stop,
                 result.timing,
                 self._receipt(),
