@@ -20,13 +20,17 @@ class Link:
     channel_seed: int = 1
 
 
+PASS = PassCost(0.030, 0.0003)
+"""The pass of the paced setting: 30 ms, 1 % more for each further position."""
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
     """What the two models cost and how well the drafter drafts; paced unless ``target`` is None."""
 
     drafter: str = "demo"  # of models/, or "noisy:0.8": a noisy copy of the target with this acceptance
     draft_s: float = 0.008  # a drafted token
-    target: PassCost | None = PassCost(0.030, 0.0003)  # a pass; None is the model's own pace
+    target: PassCost | None = PASS  # a pass; None is the model's own pace
     temperature: float = 0.0
 
 

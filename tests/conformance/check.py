@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ import numpy as np
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.noise import draw_key, gumbel_of, uniforms_of, words
 from airdraft.core.paths import HashedPath, ids_digest, next_hash, root_hash
+from airdraft.core.receipts import ReceiptKey
 from airdraft.core.sampling import choose, survivors
 from airdraft.core.tokenizer_digest import tokenizer_digest, vocabulary_size
-from airdraft.core.types import Identity, Limits
+from airdraft.core.types import Identity, Limits, Open
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.wire.convert import (
     device_frame_from_proto,
@@ -159,6 +161,52 @@ def _check_tokenizers(content: Json) -> Iterator[Difference]:
         yield from _compare(f"{where}: vocabulary", entry["vocabulary"], vocabulary_size, text)
 
 
+# ---- receipts ----
+
+
+def _check_receipts(content: Json) -> Iterator[Difference]:
+    for entry in content["signed"]:
+        key, where = _key(entry), f"signed {entry['name']!r}"
+        opened, digest = _presented(entry), ids_digest(entry["ids"])
+        yield from _compare(f"{where}: key_name", entry["key_name"], key.name.hex)
+        yield from _compare(f"{where}: receipt", entry["receipt"], key.sign(opened, entry["epoch"], digest).hex)
+        yield from _compare(f"{where}: message", entry["receipt"][16:], _mac, entry["key"], entry["message"])
+    for entry in content["presented"]:
+        where = f"presented {entry['name']!r}"
+        yield from _compare(f"{where}: verdict", entry["verdict"], _verdict, _key(entry), _presented(entry))
+
+
+def _key(entry: Json) -> ReceiptKey:
+    return ReceiptKey(bytes.fromhex(entry["key"]), entry["tenant"])
+
+
+def _presented(entry: Json) -> Open:
+    """Return the attach that presents the ids; what a receipt does not sign is left empty."""
+    return Open(
+        bytes.fromhex(entry["session_id"]),
+        entry["epoch"],
+        Identity(b"", b""),
+        sampling_of(entry["sampling"]),
+        (),
+        0,
+        entry["prompt_length"],
+        len(entry["ids"]),
+        ids_digest(entry["ids"]),
+        None,
+        bytes.fromhex(entry["receipt"]),
+    )
+
+
+def _mac(key: str, message: str) -> str:
+    return hmac.new(bytes.fromhex(key), bytes.fromhex(message), "sha256").digest()[:16].hex()
+
+
+def _verdict(key: ReceiptKey, opened: Open) -> str:
+    if key.accepts(opened):
+        return "own"
+    return "refused" if key.knows(opened.receipt) else "none"
+
+
 # ---- the wire ----
 
 
@@ -245,6 +293,7 @@ CHECKS: dict[str, Callable[[Json], Iterator[Difference]]] = {
     "noise": _check_noise,
     "sampler": _check_sampler,
     "tokenizers": _check_tokenizers,
+    "receipts": _check_receipts,
     "wire": _check_wire,
     "device-session": _check_device,
     "edge-session": _check_edge,

@@ -15,7 +15,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from airdraft.core.errors import EdgeFault, SpecError, refusal
-from airdraft.core.session import Committed, DeviceSession, DraftWork, EdgeSession, Lost, Output
+from airdraft.core.receipts import ReceiptKey
+from airdraft.core.session import Committed, DeviceSession, DraftWork, EdgeSession, Journalled, Lost, Output
 from airdraft.core.types import (
     DeviceFrame,
     Drain,
@@ -146,7 +147,26 @@ def device_arguments(setup: Json) -> Json:
         "max_tokens": setup["max_tokens"],
         "limits": Limits(**setup["limits"]),
         "plan": Plan(**setup["plan"]),
+        "journalled": _journalled_of(setup.get("journalled")),
     }
+
+
+def journalled_json(journalled: Journalled) -> Json:
+    """Return what a journal kept, as the kit holds it."""
+    stop = None if journalled.stop is None else _stop_name(journalled.stop)
+    return {
+        "epoch": journalled.epoch,
+        "ids": list(journalled.ids),
+        "receipt": journalled.receipt.hex(),
+        "stop": stop,
+    }
+
+
+def _journalled_of(content: Json | None) -> Journalled | None:
+    if content is None:
+        return None
+    stop = None if content["stop"] is None else StopReason(pb.StopReason.Value(content["stop"]))
+    return Journalled(content["epoch"], content["ids"], bytes.fromhex(content["receipt"]), stop)
 
 
 class DeviceTape:
@@ -167,6 +187,7 @@ class DeviceTape:
             "ahead": list(session.ahead),
             "live_nodes": session.live_nodes,
             "ended": session.ended,
+            "next_epoch": session.next_epoch,
         }
         self._works.append(work)
         self.steps.append({"event": event, "outputs": outputs, "work": _work_json(work), "after": after})
@@ -181,8 +202,9 @@ class DeviceTape:
     def _happen(self, event: Json) -> Sequence[Output]:
         session = self.session
         match event:
-            case {"attach": {"epoch": epoch, "with_prefix": with_prefix}}:
-                return session.attach(epoch, with_prefix=with_prefix)
+            case {"attach": {"epoch": epoch, "with_prefix": with_prefix, **more}}:
+                limits = Limits(**more["limits"]) if "limits" in more else None
+                return session.attach(epoch, with_prefix=with_prefix, limits=limits)
             case {"received": {"bytes": data}}:
                 return session.received(from_edge(data, self.setup["vocabulary"]))
             case {"drafted": {"work_of_step": step, "tokens": tokens}}:
@@ -212,7 +234,8 @@ def _output_json(output: Output) -> Json:
         case Committed():
             stop = None if output.stop is None else _stop_name(output.stop)
             origins = [pb.Origin.Name(int(origin)) for origin in output.origins]
-            return {"committed": {"base": output.base, "ids": list(output.ids), "origins": origins, "stop": stop}}
+            told: Json = {"base": output.base, "ids": list(output.ids), "origins": origins, "stop": stop}
+            return {"committed": told | ({"receipt": output.receipt.hex()} if output.receipt else {})}
         case Lost():
             code = pb.RefusalCode.Name(int(output.refusal.code))
             return {"lost": {"code": code, "superseded": output.refusal.code is RefusalCode.SUPERSEDED}}
@@ -235,6 +258,8 @@ class EdgeTape:
     def __init__(self, setup: Json) -> None:
         self.setup = setup
         self.limits = Limits(**setup["limits"])
+        self._key = ReceiptKey(bytes.fromhex(setup["receipt_key"])) if "receipt_key" in setup else None
+        self._own_text_only: bool = setup.get("own_text_only", False)
         self.session: EdgeSession | None = None
         self.work: Pass | None = None  # handed out, not finished
         self.steps: list[Json] = []
@@ -281,11 +306,14 @@ class EdgeTape:
             if not isinstance(frame, Open):
                 return self._known.received(frame)
             if self.session is None or self.session.finished:
-                self.session, self.work = EdgeSession(frame, self.limits), None
+                self.session = EdgeSession(frame, self.limits, self._key, own_text_only=self._own_text_only)
+                self.work = None
             return self.session.attach(frame)
         except SpecError as error:
             if self.session is not None and not isinstance(frame, Open):
                 self.session.detached(frame.epoch)
+            elif self.session is not None and not self.session.epoch:
+                self.session = None  # it never came about
             return [refusal(error, frame.epoch)]
 
     def content(self) -> Json:

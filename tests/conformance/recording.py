@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from airdraft.core.session import DeviceSession, DraftWork, EdgeSession, Output
+from airdraft.core.receipts import ReceiptKey
+from airdraft.core.session import DeviceSession, DraftWork, EdgeSession, Journalled, Output
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -34,6 +36,7 @@ from tests.conformance.kit import (
     down_frame,
     from_device,
     from_edge,
+    journalled_json,
     up_frame,
 )
 from tests.core.worlds import VOCABULARY, pseudo_target
@@ -41,6 +44,7 @@ from tests.core.worlds import VOCABULARY, pseudo_target
 IDENTITY = Identity(bytes(range(32)), bytes(range(32, 64)))
 LIMITS = Limits(context_tokens=4096)
 PROMPT = (1, 2, 3)
+SESSION_ID = bytes(range(16))
 
 
 def path_hash(ids: Sequence[int]) -> bytes:
@@ -60,9 +64,10 @@ def setup_of(
     stop_ids: Sequence[int] = (),
     limits: Limits = LIMITS,
     sampling: Sampling | None = None,
+    journalled: Journalled | None = None,
 ) -> Json:
     """Return a device's setup."""
-    return device_setup(
+    setup = device_setup(
         prompt,
         identity=IDENTITY,
         vocabulary=VOCABULARY,
@@ -72,11 +77,15 @@ def setup_of(
         limits=limits,
         plan=Plan(draft_length, outstanding),
     )
+    return setup | ({} if journalled is None else {"journalled": journalled_json(journalled)})
 
 
-def edge_setup(limits: Limits) -> Json:
-    """Return an edge's setup."""
-    return {"vocabulary": VOCABULARY, "limits": {name: getattr(limits, name) for name in Limits.__slots__}}
+def edge_setup(limits: Limits, receipt_key: bytes = b"", *, own_text_only: bool = False) -> Json:
+    """Return an edge's setup; without a key it signs nothing."""
+    setup: Json = {"vocabulary": VOCABULARY, "limits": asdict(limits)}
+    if receipt_key:
+        setup["receipt_key"] = receipt_key.hex()
+    return setup | ({"own_text_only": True} if own_text_only else {})
 
 
 # ---- cores that note ----
@@ -119,8 +128,8 @@ class NotingDevice(DeviceSession):
 class NotingEdge(EdgeSession):
     """An edge's core that notes its events."""
 
-    def __init__(self, first: Open, limits: Limits) -> None:
-        super().__init__(first, limits)
+    def __init__(self, first: Open, limits: Limits, receipts: ReceiptKey | None) -> None:
+        super().__init__(first, limits, receipts)
         self.events: list[Json] = []
 
     def attach(self, opened: Open) -> list[EdgeFrame]:
@@ -145,13 +154,14 @@ class NotingEdge(EdgeSession):
 
 
 class NotingPair(VirtualPair):
-    """A pair whose edges note; each edge that it had is kept."""
+    """A pair whose edges note and share a key, if there is one; each edge that it had is kept."""
 
     noted: list[NotingEdge]
+    receipts: ReceiptKey | None
 
     def _edge_takes(self, frame: DeviceFrame) -> None:
         if isinstance(frame, Open) and (self.edge is None or self.edge.finished):
-            self.edge = NotingEdge(frame, self.limits)
+            self.edge = NotingEdge(frame, self.limits, self.receipts)
             self.noted.append(self.edge)
         super()._edge_takes(frame)
 
@@ -162,12 +172,15 @@ NextDraft = Callable[[Sequence[int]], int | None]
 class Scene:
     """A pair under the virtual clock, and what it comes to as files."""
 
-    def __init__(self, setup: Json, draft: NextDraft, *, limits: Limits | None = None, **world: Any) -> None:
-        self.setup = setup
+    def __init__(
+        self, setup: Json, draft: NextDraft, *, limits: Limits | None = None, receipt_key: bytes = b"", **world: Any
+    ) -> None:
+        self.setup, self._receipt_key = setup, receipt_key
         self.device = NotingDevice(**device_arguments(setup))
         self.limits = limits or self.device.limits
         self.pair = NotingPair(self.device, pseudo_target, draft, self.limits, **world)
         self.pair.noted = []
+        self.pair.receipts = ReceiptKey(receipt_key) if receipt_key else None
 
     def files(self) -> dict[str, Json]:
         """Return the recordings, a core each; asserts that they replay to what happened."""
@@ -179,7 +192,7 @@ class Scene:
         assert list(device.session.ids) == list(self.device.ids)
         files, answered = {"device": device.content()}, []
         for number, edge in enumerate(self.pair.noted, 1):
-            tape = EdgeTape(edge_setup(self.limits))
+            tape = EdgeTape(edge_setup(self.limits, self._receipt_key))
             for event in edge.events:
                 tape.apply(event)
             answered += [output for step in tape.steps for output in step["outputs"]]
@@ -201,9 +214,14 @@ class HandDevice:
     def __init__(self, setup: Json) -> None:
         self.tape = DeviceTape(setup)
 
-    def attach(self, epoch: int = 1, *, with_prefix: bool = True) -> Json:
-        """Attach."""
-        return self.tape.apply({"attach": {"epoch": epoch, "with_prefix": with_prefix}})
+    def attach(self, epoch: int = 1, *, with_prefix: bool = True, limits: Limits | None = None) -> Json:
+        """Attach, with this edge's limits where it is not the edge of before."""
+        told = {} if limits is None else {"limits": asdict(limits)}
+        return self.tape.apply({"attach": {"epoch": epoch, "with_prefix": with_prefix} | told})
+
+    def detached(self) -> Json:
+        """Let the stream break."""
+        return self.tape.apply({"detached": {}})
 
     def received(self, frame: EdgeFrame) -> Json:
         """Let a frame arrive; it must survive the wire."""
@@ -221,12 +239,15 @@ class HandDevice:
         base: int | None = None,
         hashed: bytes | None = None,
         stop: StopReason | None = None,
+        receipt: bytes = b"",
     ) -> Json:
         """Let a commit after the device's text arrive, its path hash right unless it is given."""
         text = list(self.tape.session.ids)
         base = len(text) if base is None else base
         hashed = path_hash([*text, *ids]) if hashed is None else hashed
-        return self.received(Commit(epoch, base, tuple(ids), base + len(ids), hashed, seq, (origin,) * len(ids), stop))
+        length, origins = base + len(ids), (origin,) * len(ids)
+        commit = Commit(epoch, base, tuple(ids), length, hashed, seq, origins, stop, receipt=receipt)
+        return self.received(commit)
 
     def drafted(self, tokens: Sequence[int], *, step: int | None = None) -> Json:
         """Let the drafter answer the last work, or that of a step."""
@@ -245,8 +266,10 @@ class HandEdge:
         max_tokens: int = 24,
         stop_ids: tuple[int, ...] = (),
         sampling: Sampling | None = None,
+        receipt_key: bytes = b"",
+        own_text_only: bool = False,
     ) -> None:
-        self.tape = EdgeTape(edge_setup(limits))
+        self.tape = EdgeTape(edge_setup(limits, receipt_key, own_text_only=own_text_only))
         self.engine = RowEngine(pseudo_target)
         self.prompt = tuple(prompt)
         self._fields = (IDENTITY, sampling or Sampling(), stop_ids, max_tokens, len(prompt))
@@ -270,7 +293,7 @@ class HandEdge:
         identity, sampling, stop_ids, max_tokens, prompt_length = self._fields
         digest = other.get("digest", rules.ids_digest(ids))
         opened = Open(
-            bytes(range(16)),
+            SESSION_ID,
             epoch,
             identity,
             other.get("sampling", sampling),
@@ -280,6 +303,7 @@ class HandEdge:
             len(ids),
             digest,
             0 if prefix else None,
+            other.get("receipt", b""),
         )
         step = self.received(opened)
         return self.received(Prefix(epoch, 0, ids)) if prefix else step

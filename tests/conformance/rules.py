@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from hashlib import blake2b
+from hashlib import blake2b, sha256
+from struct import pack
 from typing import Any
 
 from airdraft.core.types import Sampling
@@ -155,6 +156,47 @@ def _weight(difference: float, shift: int) -> int:
 def _log(value: float) -> float:
     with localcontext(prec=DIGITS):
         return float(Decimal(value).ln())
+
+
+# ---- receipts ----
+
+
+def key_name(secret: bytes) -> bytes:
+    """Return the four bytes by which a receipt names its key."""
+    return blake2b(secret, digest_size=4, person=b"receipt key").digest()
+
+
+def hmac_sha256(secret: bytes, message: bytes) -> bytes:
+    """Return RFC 2104's HMAC with SHA-256, whose blocks are 64 bytes."""
+    block = (sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
+    inner = sha256(bytes(byte ^ 0x36 for byte in block) + message).digest()
+    return sha256(bytes(byte ^ 0x5C for byte in block) + inner).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What a receipt vouches for."""
+
+    session_id: bytes
+    epoch: int  # of the commit
+    prompt_length: int
+    sampling: Sampling
+    ids: Sequence[int]
+    tenant: str = ""
+
+    @property
+    def message(self) -> bytes:
+        """Return the bytes that are signed: six parts, each after its length."""
+        of = self.sampling
+        settings = pack("<d", of.temperature) + of.seed.to_bytes(8, "little") + fixed32(of.top_k)
+        for value in (of.top_p, of.min_p, of.repetition_penalty, of.presence_penalty, of.frequency_penalty):
+            settings += pack("<d", value)
+        parts = [self.tenant.encode(), self.session_id, fixed32(self.epoch), fixed32(self.prompt_length), settings]
+        return b"".join(fixed32(len(part)) + part for part in [*parts, ids_digest(self.ids)])
+
+    def receipt(self, secret: bytes) -> bytes:
+        """Return the 24 bytes: the key's name, the epoch, half of the HMAC."""
+        return key_name(secret) + fixed32(self.epoch) + hmac_sha256(secret, self.message)[:16]
 
 
 # ---- tokenizer ----

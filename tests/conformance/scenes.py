@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from airdraft.core.types import NeedPrefix, Opened, Origin, Prefix, RefusalCode, Refused, Sampling, StopReason
 from airdraft.link.virtual_time import constant
+from tests.conformance import scenes_going_on
 from tests.conformance.kit import VERSION, Json
 from tests.conformance.recording import LIMITS, PROMPT, HandDevice, HandEdge, Scene, setup_of
 from tests.core.worlds import VOCABULARY, alone, noisy_draft
@@ -643,5 +644,6 @@ SCENES: dict[str, Callable[[], Files]] = {
         prefix_mismatch,
         prefix_too_long,
         evicted_under_drafts,
+        *scenes_going_on.SCENES,
     )
 }

@@ -10,11 +10,13 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.types import (
     SAMPLER_VERSION,
     Commit,
     DeviceFrame,
     Draft,
+    Drain,
     EdgeFrame,
     Finish,
     Identity,
@@ -23,6 +25,7 @@ from airdraft.core.types import (
     Open,
     Opened,
     Origin,
+    Ping,
     Prefix,
     RefusalCode,
     Refused,
@@ -33,11 +36,12 @@ from airdraft.core.types import (
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.wire.convert import device_frame_to_proto, edge_frame_to_proto
 from airdraft.wire.describe import Description, description_to_proto
-from tests.conformance import rules
+from tests.conformance import receipts, rules
 from tests.conformance.kit import VERSION, Json, down_frame, proto_json, sampling_json, up_frame
 
 GREATEST_ID = (1 << 32) - 1
 GREATEST_SEED = (1 << 64) - 1
+GREATEST = (1 << 32) - 1  # of the wire's integers
 
 
 def files() -> dict[str, Json]:
@@ -47,6 +51,7 @@ def files() -> dict[str, Json]:
         "noise.json": noise(),
         "sampler.json": sampler(),
         "tokenizers.json": tokenizers(),
+        "receipts.json": _head("receipts", receipts.ABOUT) | receipts.content(),
         "wire.json": wire(),
     }
 
@@ -321,6 +326,7 @@ def _open() -> Open:
 
 def _up() -> list[DeviceFrame]:
     settled = replace(_open(), sampling=Sampling(), stop_ids=(), prefix_start=None)
+    tree = Draft(3, 6, 7, 7, HASH, (1, 2, 3), (-1, 0, 0))
     return [
         _open(),
         settled,
@@ -333,23 +339,35 @@ def _up() -> list[DeviceFrame]:
         Draft(3, 4, 7, 7, HASH),
         Draft(3, 5, 1 << 30, 1 << 30, b"\xff" * 8, idle=True),
         Finish(3, 12),
+        Ping(3, 0),
+        Ping(3, GREATEST, ack=True),
+        replace(_open(), receipt=bytes(range(24))),
+        replace(settled, receipt=b"\xff" * 64),
+        replace(tree, q=(SparseQ((1,), (65535,)), SparseQ((0, 2, 999), (1, 65533, 1)), SparseQ((3, 4), (65534, 1)))),
     ]
 
 
 def _down() -> list[EdgeFrame]:
     origins = (Origin.ACCEPTED, Origin.RECOVERED)
+    commit = Commit(3, 7, (5, 999), 9, HASH, 2, origins)
     return [
         Opened(3, 7, 9, LIMITS),
         Opened(1, 0, 5, Limits(context_tokens=1 << 30, live_nodes=1, frame_nodes=512)),
         Commit(3, 7, (5, 999), 9, HASH, 2, origins, None, Timing(0.001, 0.025)),
         Commit(3, 9, (0,), 10, HASH, 0, (Origin.BONUS,), StopReason.STOP_TOKEN),
-        Commit(3, 9, (1,), 10, b"\xff" * 8, 4294967295, (Origin.RUN_AHEAD,), StopReason.MAX_TOKENS),
+        Commit(3, 9, (1,), 10, b"\xff" * 8, GREATEST, (Origin.RUN_AHEAD,), StopReason.MAX_TOKENS),
         Commit(3, 9, (), 9, HASH, 0, (), StopReason.MAX_TOKENS),
         NeedPrefix(3, 0),
         NeedPrefix(3, 4096),
         *(Refused(3, code, code.name.lower()) for code in RefusalCode),
         Refused(3, RefusalCode.RETRY_LATER, "no room now", "ids", 1.5, seq=7, ends_stream=False),
-        Refused(3, RefusalCode.STALE_EPOCH, "attach with a higher one", "epoch", highest_epoch=4294967295),
+        Refused(3, RefusalCode.STALE_EPOCH, "attach with a higher one", "epoch", highest_epoch=GREATEST),
+        Ping(3, 0),
+        Ping(3, GREATEST, ack=True),
+        Drain(3, 0.0),
+        Drain(3, 30.5, ("edge-2.example:50051", "[2001:db8::1]:443", "a" * 255 + ":65535")),
+        replace(commit, receipt=bytes(range(24))),
+        Commit(3, 9, (), 9, HASH, 0, (), StopReason.STOP_TOKEN, receipt=b"\xff" * 64),
     ]
 
 
@@ -366,6 +384,8 @@ def _refused() -> Iterator[Json]:
     """Yield frames with one fault each."""
     tree = Draft(3, 3, 7, 7, HASH, (1, 2, 3), (-1, 0, 0))
     commit = Commit(3, 7, (5, 999), 9, HASH, 2, (Origin.ACCEPTED, Origin.RECOVERED))
+    drain = Drain(3, 1.0, ("edge-2.example:50051",))
+    sampled = Draft(3, 3, 7, 7, HASH, (1, 2), q=(SparseQ((1,), (65535,)), SparseQ((2, 5), (1, 65534))))
     big = (1 << 30) + 1
     up: list[tuple[DeviceFrame, str, Change]] = [
         (Finish(3, 1), "frame", lambda m: m.ClearField("finish")),
@@ -395,6 +415,14 @@ def _refused() -> Iterator[Json]:
         (_open(), "stop_ids", lambda m: m.open.stop_ids.extend(range(64))),
         (_open(), "prefix_start", lambda m: setattr(m.open, "prefix_start", big)),
         (_open(), "top_k", lambda m: setattr(m.open.sampling, "top_k", big)),
+        (_open(), "receipt", lambda m: setattr(m.open, "receipt", bytes(65))),
+        (Ping(3, 1), "epoch", lambda m: m.ping.ClearField("epoch")),
+        (sampled, "q", lambda m: m.draft.q.pop()),
+        (sampled, "q", lambda m: m.draft.q[0].id_steps.__setitem__(0, 7)),
+        (sampled, "q", lambda m: m.draft.q[1].weights.__setitem__(0, 2)),
+        (sampled, "q", lambda m: m.draft.q[1].weights.append(0)),
+        (sampled, "q", lambda m: m.draft.q[1].id_steps.__setitem__(1, VOCABULARY)),
+        (sampled, "q", lambda m: _spread(m.draft.q[1], 257)),
     ]
     for name, value in (
         ("temperature", -1.0),
@@ -422,6 +450,13 @@ def _refused() -> Iterator[Json]:
         (Opened(3, 7, 9, LIMITS), "committed_length", lambda m: setattr(m.opened, "committed_length", big)),
         (Refused(3, RefusalCode.CREDITS, ""), "code", lambda m: m.refused.ClearField("code")),
         (Refused(3, RefusalCode.CREDITS, ""), "code", lambda m: setattr(m.refused, "code", 99)),
+        (commit, "receipt", lambda m: setattr(m.commit, "receipt", bytes(65))),
+        (Ping(3, 1, ack=True), "epoch", lambda m: m.ping.ClearField("epoch")),
+        (drain, "epoch", lambda m: m.drain.ClearField("epoch")),
+        (drain, "edges", lambda m: m.drain.edges.extend(["a:1"] * 16)),
+        (drain, "edges", lambda m: m.drain.edges.append("")),
+        (drain, "edges", lambda m: m.drain.edges.append("a" * 262)),
+        (drain, "edges", lambda m: m.drain.edges.append("a\n:1")),
     ]
     for name, number in (
         ("live_nodes", 0),
@@ -436,6 +471,13 @@ def _refused() -> Iterator[Json]:
         yield _spoiled("up", device_frame_to_proto(sent), field, spoil)
     for answered, field, spoil in down:
         yield _spoiled("down", edge_frame_to_proto(answered), field, spoil)
+
+
+def _spread(q: Any, count: int) -> None:
+    """Give a distribution so many ids; their weights are still 65535 in all."""
+    del q.id_steps[:], q.weights[:]
+    q.id_steps.extend([0] * count)
+    q.weights.extend([1] * (count - 1) + [65536 - count])
 
 
 def _set_setting(name: str, value: float, message: Any) -> None:
