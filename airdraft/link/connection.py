@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from collections.abc import Callable
 from random import Random
 from typing import cast
@@ -144,7 +145,8 @@ class End(asyncio.Protocol):
             self.reset()
         elif self.transport is not None:
             self._eof_written = True
-            self.transport.write_eof()
+            with suppress(OSError):  # the peer has gone, and asyncio has not told us yet
+                self.transport.write_eof()
             if self._eof_read:
                 self.transport.close()
 
