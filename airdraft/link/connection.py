@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import cast
 
