@@ -167,10 +167,10 @@ def _check_tokenizers(content: Json) -> Iterator[Difference]:
 def _check_receipts(content: Json) -> Iterator[Difference]:
     for entry in content["signed"]:
         key, where = _key(entry), f"signed {entry['name']!r}"
-        opened, digest = _presented(entry), ids_digest(entry["ids"])
+        receipt = key.sign(_presented(entry), entry["epoch"], ids_digest(entry["ids"]))
         yield from _compare(f"{where}: key_name", entry["key_name"], key.name.hex)
-        yield from _compare(f"{where}: receipt", entry["receipt"], key.sign(opened, entry["epoch"], digest).hex)
-        yield from _compare(f"{where}: message", entry["receipt"][16:], _mac, entry["key"], entry["message"])
+        yield from _compare(f"{where}: receipt", entry["receipt"], receipt.hex)
+        yield from _compare(f"{where}: HMAC of the message", receipt[8:].hex(), _mac, entry["key"], entry["message"])
     for entry in content["presented"]:
         where = f"presented {entry['name']!r}"
         yield from _compare(f"{where}: verdict", entry["verdict"], _verdict, _key(entry), _presented(entry))
@@ -277,7 +277,7 @@ def _replay(tape: DeviceTape | EdgeTape, steps: Sequence[Json]) -> Iterator[Diff
         if isinstance(got, str):
             yield f"step {index}", step, got
             return
-        for part in step.keys() | got.keys():
+        for part in {**step, **got}:
             if step.get(part) != got.get(part):
                 yield f"step {index}: {part}", step.get(part), got.get(part)
                 return

@@ -202,9 +202,10 @@ class DeviceTape:
     def _happen(self, event: Json) -> Sequence[Output]:
         session = self.session
         match event:
-            case {"attach": {"epoch": epoch, "with_prefix": with_prefix, **more}}:
-                limits = Limits(**more["limits"]) if "limits" in more else None
-                return session.attach(epoch, with_prefix=with_prefix, limits=limits)
+            case {"attach": {"epoch": epoch, "with_prefix": with_prefix, "limits": limits}}:
+                return session.attach(epoch, with_prefix=with_prefix, limits=Limits(**limits))
+            case {"attach": {"epoch": epoch, "with_prefix": with_prefix}}:
+                return session.attach(epoch, with_prefix=with_prefix)
             case {"received": {"bytes": data}}:
                 return session.received(from_edge(data, self.setup["vocabulary"]))
             case {"drafted": {"work_of_step": step, "tokens": tokens}}:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from airdraft.core.types import NeedPrefix, Opened, Origin, Prefix, RefusalCode, Refused, Sampling, StopReason
 from airdraft.link.virtual_time import constant
-from tests.conformance import scenes_going_on
+from tests.conformance import scenes_going_on, scenes_receipts
 from tests.conformance.kit import VERSION, Json
 from tests.conformance.recording import LIMITS, PROMPT, HandDevice, HandEdge, Scene, setup_of
 from tests.core.worlds import VOCABULARY, alone, noisy_draft
@@ -322,6 +322,22 @@ def edge_faults() -> Files:
     return _device(hand)
 
 
+def false_ends() -> Files:
+    """A commit that ends where the text does not, or for another reason, or goes on past an end: all are faults."""
+    right = _right()
+    hand = HandDevice(setup_of(draft_length=0, max_tokens=4, stop_ids=(right[5],)))
+    hand.attach()
+    hand.commit(right[3:4], stop=StopReason.STOP_TOKEN)
+    hand.commit(right[3:4], stop=StopReason.MAX_TOKENS)
+    hand.commit([], stop=StopReason.MAX_TOKENS)
+    hand.commit(right[3:6])  # the stop id, and the text goes on
+    hand.commit(right[3:6], stop=StopReason.MAX_TOKENS)
+    hand.commit(right[3:7], stop=StopReason.MAX_TOKENS)  # the stop id inside
+    hand.commit([*right[3:5], _wrong(right[5]), 1])  # the most tokens, and the text goes on
+    hand.commit(right[3:6], stop=StopReason.STOP_TOKEN)
+    return _device(hand)
+
+
 def device_epochs() -> Files:
     """Frames of another epoch are dropped, also while detached; refusals that end the stream, the last by a twin."""
     right = _right()
@@ -623,6 +639,7 @@ SCENES: dict[str, Callable[[], Files]] = {
         refused_frame,
         wrong_path_hash,
         edge_faults,
+        false_ends,
         device_epochs,
         new_limits,
         stale_and_behind,
@@ -645,5 +662,6 @@ SCENES: dict[str, Callable[[], Files]] = {
         prefix_too_long,
         evicted_under_drafts,
         *scenes_going_on.SCENES,
+        *scenes_receipts.SCENES,
     )
 }

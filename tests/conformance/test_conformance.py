@@ -57,7 +57,7 @@ FLIPS: list[tuple[str, Callable[[Any], None], str]] = [
     ("tokenizers.json", lambda kit: _set(kit["cases"][1], "digest", _flipped), "spelled in another way': digest"),
     ("receipts.json", lambda kit: _set(kit["signed"][1], "key_name", _flipped), "every setting': key_name"),
     ("receipts.json", lambda kit: _set(kit["signed"][0], "receipt", _flipped), "signed 'plain': receipt"),
-    ("receipts.json", lambda kit: _set(kit["signed"][8], "message", _flipped), "65 bytes': message"),
+    ("receipts.json", lambda kit: _set(kit["signed"][8], "message", _flipped), "65 bytes': HMAC of the message"),
     ("receipts.json", lambda kit: _set(kit["presented"][0], "verdict", lambda _: "none"), "next epoch': verdict"),
     ("receipts.json", lambda kit: _set(kit["presented"][1], "receipt", _flipped), "later epoch': verdict"),
     ("wire.json", lambda kit: kit["fits"][6]["frame"]["draft"].update(seq=9), "fits 6: frame"),
@@ -71,7 +71,7 @@ FLIPS: list[tuple[str, Callable[[Any], None], str]] = [
     ("synchronous.device.json", lambda kit: kit["steps"][4]["after"]["ahead"].append(1), "step 4: after"),
     ("pipelined.device.json", lambda kit: _set(kit["steps"][3], "work", lambda _: {"length": 1}), "step 3: work"),
     ("pipelined.device.json", lambda kit: _set(kit["ids"], -1, lambda token: token + 1), "ids"),
-    ("next-epoch.device.json", lambda kit: kit["steps"][2]["after"].update(next_epoch=9), "step 2: after"),
+    ("next-epoch.device.json", lambda kit: kit["steps"][2]["after"].update(next_epoch=10), "step 2: after"),
     (
         "receipts-kept.device.json",
         lambda kit: _set(kit["steps"][1]["outputs"][0]["committed"], "receipt", _flipped),
@@ -83,7 +83,7 @@ FLIPS: list[tuple[str, Callable[[Any], None], str]] = [
     (
         "drafting-detached.device.json",
         lambda kit: kit["steps"][-2]["event"]["attach"].pop("limits"),
-        "step 16: work",
+        "step 15: outputs",
     ),
     ("drained.device.json", lambda kit: kit["steps"][4]["outputs"].clear(), "step 4: outputs"),
     ("pings.edge.json", lambda kit: kit["steps"][1]["outputs"].clear(), "step 1: outputs"),
