@@ -1,8 +1,8 @@
 """Receipts: an edge's word that a text is its fleet's own, so that the next edge need not take a device's (DESIGN §4).
 
 A receipt is 24 bytes, opaque to the device: 4 that name the key, the epoch of the commit as 4, and the first 16 of an
-HMAC-SHA256 over tenant, session, epoch, prompt length, sampling and BLAKE2b-256 of all ids (RFC 2104 allows half of a
-digest). Edges that share a key accept one another's; to any other the text is a new prompt.
+HMAC-SHA256 over tenant, session, the identity's h(0), epoch, prompt length, sampling and BLAKE2b-256 of all ids (RFC
+2104 allows half of a digest). Edges that share a key accept one another's; to any other the text is a new prompt.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hmac
 from hashlib import blake2b, sha256
 from struct import Struct
 
+from airdraft.core.paths import root_hash
 from airdraft.core.types import Open, Sampling
 
 KEY_BYTES = 32
@@ -26,7 +27,7 @@ class ReceiptKey:
     """What the edges of a fleet sign and check with."""
 
     def __init__(self, secret: bytes, tenant: str = "") -> None:
-        """Take a secret of at least ``KEY_BYTES``; receipts of one ``tenant`` mean nothing to another.
+        """Take a secret of at least ``KEY_BYTES``; receipts of one ``tenant`` are refused for another.
 
         Raises ValueError where the secret is shorter.
         """
@@ -56,6 +57,7 @@ class ReceiptKey:
         parts = (
             self._tenant,
             opened.session_id,
+            root_hash(opened.identity),
             _EPOCH.pack(epoch),
             _LENGTH.pack(opened.prompt_length),
             _packed(opened.sampling),
@@ -69,13 +71,14 @@ class ReceiptKey:
 
 
 def _packed(sampling: Sampling) -> bytes:
+    zero = 0.0  # added, it makes -0.0 the 0.0 that it equals
     return _SAMPLING.pack(
-        sampling.temperature,
+        sampling.temperature + zero,
         sampling.seed,
         sampling.top_k,
-        sampling.top_p,
-        sampling.min_p,
-        sampling.repetition_penalty,
-        sampling.presence_penalty,
-        sampling.frequency_penalty,
+        sampling.top_p + zero,
+        sampling.min_p + zero,
+        sampling.repetition_penalty + zero,
+        sampling.presence_penalty + zero,
+        sampling.frequency_penalty + zero,
     )

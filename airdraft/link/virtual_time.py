@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from airdraft.core.errors import SpecError, refusal
 from airdraft.core.session import Committed, DeviceSession, EdgeSession, Lost
 from airdraft.core.session.device import Output
-from airdraft.core.types import DeviceFrame, Drain, EdgeFrame, Limits, Open, Pass, PassResult, Span
+from airdraft.core.types import DeviceFrame, DraftWork, Drain, EdgeFrame, Limits, Open, Pass, PassResult, Span
 
 NextToken = Callable[[Sequence[int]], int]
 NextDraft = Callable[[Sequence[int]], int | None]
@@ -74,6 +74,14 @@ class RowEngine:
             parent = index - 1 if span.parents is None else span.parents[index]
             paths.append([*(committed if parent < 0 else paths[parent]), token])
         return [paths[row] for row in span.wanted]
+
+
+def chained(draft: NextDraft, work: DraftWork) -> list[int]:
+    """Return what a drafter writes for ``work``, token by token, for as long as it has something to say."""
+    tokens: list[int] = []
+    while len(tokens) < work.count and (token := draft((*work.path, *tokens))) is not None:
+        tokens.append(token)
+    return tokens
 
 
 def constant(seconds: float) -> Delay:
@@ -170,12 +178,7 @@ class VirtualPair:
         work = None if self._drafting else self.device.draft_work()
         if work is None:
             return
-        tokens: list[int] = []
-        for _ in range(work.count):
-            token = self.draft((*work.path, *tokens))
-            if token is None:
-                break
-            tokens.append(token)
+        tokens = chained(self.draft, work)
         self._drafting = True
 
         def done() -> None:
@@ -196,6 +199,8 @@ class VirtualPair:
             frames = [refusal(error, frame.epoch)]
             if self.edge is not None and not isinstance(frame, Open):  # a refused Open leaves the stream in use alone
                 self.edge.detached(frame.epoch)
+            elif self.edge is not None and self.edge.epoch == 0:
+                self.edge = None  # it never came about
         self._edge_says(frames)
 
     def _edge_says(self, frames: Sequence[EdgeFrame]) -> None:

@@ -185,7 +185,7 @@ def _presented(entry: Json) -> Open:
     return Open(
         bytes.fromhex(entry["session_id"]),
         entry["epoch"],
-        Identity(b"", b""),
+        Identity(*map(bytes.fromhex, (entry["model_digest"], entry["tokenizer_digest"])), entry["sampler_version"]),
         sampling_of(entry["sampling"]),
         (),
         0,

@@ -17,6 +17,7 @@ ABOUT = (
 KEY = bytes(range(32))
 _GREATEST = (1 << 32) - 1
 _EVERY = Sampling(0.8, (1 << 64) - 1, 40, 0.95, 0.05, 1.1, 0.5, -0.25)
+_OTHER = (b"\xff" * 32, bytes(range(32, 64)), "gumbel-splitmix64-1")
 _PLAIN = Signed(bytes(range(16)), 3, 3, Sampling(), (1, 2, 3, 4, 5))
 
 
@@ -38,6 +39,9 @@ def _case(key: bytes, of: Signed, receipt: bytes) -> Json:
         "key": key.hex(),
         "tenant": of.tenant,
         "session_id": of.session_id.hex(),
+        "model_digest": of.identity[0].hex(),
+        "tokenizer_digest": of.identity[1].hex(),
+        "sampler_version": of.identity[2],
         "epoch": of.epoch,
         "prompt_length": of.prompt_length,
         "sampling": sampling_json(of.sampling),
@@ -53,6 +57,7 @@ def _signed() -> Iterator[tuple[str, bytes, Signed]]:
     yield "another session", KEY, replace(_PLAIN, session_id=b"\xff" * 16)
     yield "the greatest epoch and prompt", KEY, replace(_PLAIN, epoch=_GREATEST, prompt_length=1 << 30)
     yield "the prompt alone", KEY, replace(_PLAIN, ids=(1, 2, 3))
+    yield "another model", KEY, replace(_PLAIN, identity=_OTHER)
     yield "a long text", KEY, replace(_PLAIN, ids=tuple(range(300)))
     yield "a key of 64 bytes", bytes(range(64)), _PLAIN
     yield "a key of 65 bytes", bytes(range(65)), _PLAIN
@@ -77,4 +82,5 @@ def _presented() -> Iterator[tuple[str, str, bytes, Signed, bytes]]:
     yield "another session", "refused", KEY, replace(later, session_id=b"\xff" * 16), good
     yield "another prompt length", "refused", KEY, replace(later, prompt_length=2), good
     yield "another seed", "refused", KEY, replace(later, sampling=Sampling(seed=1)), good
+    yield "another model", "refused", KEY, replace(later, identity=_OTHER), good
     yield "another tenant", "refused", KEY, replace(later, tenant="b"), good

@@ -183,16 +183,18 @@ class Signed:
     sampling: Sampling
     ids: Sequence[int]
     tenant: str = ""
+    identity: tuple[bytes, bytes, str] = (bytes(range(32)), bytes(range(32, 64)), "gumbel-splitmix64-1")
 
     @property
     def message(self) -> bytes:
-        """Return the bytes that are signed: six parts, each after its length."""
+        """Return the bytes that are signed: seven parts, each after its length."""
         of = self.sampling
         settings = pack("<d", of.temperature) + of.seed.to_bytes(8, "little") + fixed32(of.top_k)
         for value in (of.top_p, of.min_p, of.repetition_penalty, of.presence_penalty, of.frequency_penalty):
             settings += pack("<d", value)
-        parts = [self.tenant.encode(), self.session_id, fixed32(self.epoch), fixed32(self.prompt_length), settings]
-        return b"".join(fixed32(len(part)) + part for part in [*parts, ids_digest(self.ids)])
+        root = root_hash(*self.identity)
+        parts = [self.tenant.encode(), self.session_id, root, fixed32(self.epoch), fixed32(self.prompt_length)]
+        return b"".join(fixed32(len(part)) + part for part in [*parts, settings, ids_digest(self.ids)])
 
     def receipt(self, secret: bytes) -> bytes:
         """Return the 24 bytes: the key's name, the epoch, half of the HMAC."""

@@ -57,7 +57,7 @@ FLIPS: list[tuple[str, Callable[[Any], None], str]] = [
     ("tokenizers.json", lambda kit: _set(kit["cases"][1], "digest", _flipped), "spelled in another way': digest"),
     ("receipts.json", lambda kit: _set(kit["signed"][1], "key_name", _flipped), "every setting': key_name"),
     ("receipts.json", lambda kit: _set(kit["signed"][0], "receipt", _flipped), "signed 'plain': receipt"),
-    ("receipts.json", lambda kit: _set(kit["signed"][8], "message", _flipped), "65 bytes': HMAC of the message"),
+    ("receipts.json", lambda kit: _set(kit["signed"][9], "message", _flipped), "65 bytes': HMAC of the message"),
     ("receipts.json", lambda kit: _set(kit["presented"][0], "verdict", lambda _: "none"), "next epoch': verdict"),
     ("receipts.json", lambda kit: _set(kit["presented"][1], "receipt", _flipped), "later epoch': verdict"),
     ("wire.json", lambda kit: kit["fits"][6]["frame"]["draft"].update(seq=9), "fits 6: frame"),

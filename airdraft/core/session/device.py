@@ -30,6 +30,7 @@ from airdraft.core.types import (
     Ping,
     Plan,
     Prefix,
+    RefusalCode,
     Refused,
     Sampling,
     StopReason,
@@ -171,6 +172,8 @@ class DeviceSession:
         ``limits`` are those of this edge's ``Describe`` and hold until ``Opened``; None is the edge of before.
         """
         assert epoch > self.epoch, "an epoch is used once"
+        if self.ended:
+            return []
         self.limits = self._described = limits or self._described
         self.epoch, self._attached, self._seq = epoch, True, 0
         self._acked, self._idle_told = len(self._ids), False
@@ -287,9 +290,12 @@ class DeviceSession:
             tally.by_origin[origin] += 1
 
     def _refused(self, refused: Refused) -> list[Output]:
-        if refused.highest_epoch > HIGHEST_EPOCH:
-            raise EdgeFault(f"the edge claims to have seen epoch {refused.highest_epoch}")
-        self._highest_epoch = max(self._highest_epoch, refused.highest_epoch)
+        if refused.code is RefusalCode.STALE_EPOCH:
+            if refused.highest_epoch > HIGHEST_EPOCH:
+                raise EdgeFault(f"the edge claims to have seen epoch {refused.highest_epoch}")
+            self._highest_epoch = max(self._highest_epoch, refused.highest_epoch)
+        if refused.code is RefusalCode.BAD_RECEIPT:
+            self._receipt = b""  # an edge may have given a false one; without it the text is a new prompt, and goes on
         if refused.ends_stream:
             self.detached()
             return [Lost(refused)]

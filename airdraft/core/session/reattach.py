@@ -7,6 +7,7 @@ cache; then the others of the list in turn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -44,7 +45,6 @@ STRIKES = 5
 """Protocol faults in a row, without a token between them, after which the device stops to blame the link."""
 
 UNFIT: tuple[type[SpecError], ...] = (
-    BadReceipt,
     ModelMismatch,
     SessionMismatch,
     TokenizerMismatch,
@@ -68,8 +68,9 @@ class Attempt:
 @dataclass(slots=True)
 class _Route:
     edge: str
-    not_before: float = 0.0
+    not_before: float = -math.inf
     tried: bool = False  # since the loss
+    doubted: bool = False  # it has refused a receipt
     unfit: SpecError | None = None
 
 
@@ -110,7 +111,7 @@ class Reattachment:
     @property
     def over_at(self) -> float:
         """Return when ``next`` gives up; infinite where attempts are counted and not seconds."""
-        return float("inf") if self._lost_at is None or self.give_up_s == 0 else self._lost_at + self.give_up_s
+        return math.inf if self._lost_at is None or self.give_up_s == 0 else self._lost_at + self.give_up_s
 
     def learned(self, edges: Sequence[str]) -> None:
         """Add edges that the current one named; they are tried before those of the list."""
@@ -165,7 +166,10 @@ class Reattachment:
             raise error  # a twin of this device took the session: the text is safe there
         if isinstance(error, StaleEpoch):
             route.tried, self._turn, self._next_at = False, self._index(edge), now  # the device mints above it now
-        elif isinstance(error, UNFIT):
+        elif isinstance(error, BadReceipt) and not route.doubted:
+            route.doubted, route.tried = True, False  # the device comes back without one: is it wanted at all?
+            self._turn = self._index(edge)
+        elif isinstance(error, (BadReceipt, *UNFIT)):
             route.unfit = error
         elif isinstance(error, (Overloaded, Draining)):
             route.not_before = now + max(error.retry_after_s, FIRST_JITTER_S)

@@ -143,7 +143,7 @@ class EdgeText:
         del self.ids[self.length :]
         hashes = HashedPath(self._root)
         hashes.extend(self.ids)
-        if hashes.end != self.path.end:
+        if hashes.end != self.path.end or ids_digest(self.ids) != self.digest:
             self.ids = []
             raise PrefixMismatch("the prefix does not lead to the committed text", field="ids")
         return "nothing"  # nothing new to the session: its length, hash and live nodes were kept
