@@ -5,11 +5,14 @@ DEVICE_VENV ?= .venv-device
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard proto/airdraft/v1/*.proto)
 PIP := -m pip --disable-pip-version-check -q
+# Of `make soak`: how long, and which faults.
+MINUTES ?= 5
+SEED ?= 1
 # One thread a process: on two cores the edge and the device each have one.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check lint types contracts tests-all tests-slow tests-device bench clean
+.PHONY: demo test check lint types contracts tests-all tests-slow tests-device bench soak clean
 
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m bench demo
@@ -42,6 +45,12 @@ tests-device: $(VENV)/.stamp-dev $(DEVICE_VENV)/.stamp
 
 bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m bench overhead --bars
+	$(BIN)/python -m bench faults --bars
+	$(BIN)/python -m bench resume --bars
+	$(BIN)/python -m bench relay --bars
+
+soak: $(VENV)/.stamp-dev
+	$(BIN)/python -m bench soak --minutes $(MINUTES) --seed $(SEED)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "airdraft needs Python 3.11 or newer; name one with make PYTHON=…")'

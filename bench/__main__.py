@@ -54,6 +54,39 @@ def noise(quick: Quick = False, bars: Bars = False) -> None:
 
 
 @app.command()
+def faults(
+    quick: Quick = False, bars: Bars = False, seed: Annotated[int, typer.Option(help="Of the schedules.")] = 0
+) -> None:
+    """Random schedules of faults over both cores in virtual time, and bugs planted for them to catch."""
+    from bench import faults as bench
+
+    extent = _extent(quick, bars)
+    print(bench.run(quick=extent == "quick", seed=seed).as_line(extent=extent, seed=seed))
+
+
+@app.command()
+def resume(quick: Quick = False, bars: Bars = False) -> None:
+    """How long a text stands still after each kind of loss."""
+    from bench import resume as bench
+
+    extent = _extent(quick, bars)
+    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+
+
+@app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(help="How long faults begin.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of faults and texts.")] = 1,
+) -> None:
+    """Edges and devices as processes while links, edges and devices fail at random; no token may differ."""
+    from bench import soak as bench
+
+    result = bench.run(bench.Extent(minutes * 60), seed)
+    print(result.as_line(minutes=minutes, seed=seed))
+    sys.exit(bench.failed(result))
+
+
+@app.command()
 def relay(quick: Quick = False, bars: Bars = False) -> None:
     """How far the emulated link is from the one asked for: delay and rate."""
     from bench import relay_error as bench

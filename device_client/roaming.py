@@ -59,6 +59,8 @@ class Connecting:
         return not self._pending or self._edges.give_up_s > 0
 
     def _start(self, edge: str, now: float, round_trip_s: float | None) -> None:
+        if self._pending and self._edges.give_up_s > 0:
+            self._notice.waiting(f"edge {next(reversed(self._pending.values()))} does not answer")
         self._edges.started(edge, now, round_trip_s)
         self._pending[asyncio.create_task(self._connect(edge))] = edge
         if len(self._pending) > MOST_PENDING:
@@ -149,7 +151,9 @@ class Roaming:
         while True:
             connection = await self._connecting.first(None)
             try:
-                return connection, await meet(connection)
+                met = await meet(connection)
+                self.edges.held()  # whatever comes before the first stream is no loss
+                return connection, met
             except SpecError as error:
                 await connection.close()
                 self.edges.failed(connection.address, error, self._clock())

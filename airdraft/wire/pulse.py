@@ -37,6 +37,7 @@ class Pulse:
         self.liveness.heard(now)
         if isinstance(frame, Ping) and frame.ack:
             self.liveness.acked(frame.number, now)
+            self._look_again()  # the limit may have shrunk, and the next look with it
 
     def _look(self) -> None:
         match self.liveness.look(self._clock()):
@@ -48,5 +49,10 @@ class Pulse:
                 self._ping(self.liveness.ping_number)
             case "well":
                 pass
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         wait_s = max(0.0, self.liveness.next_look - self._clock())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._look)

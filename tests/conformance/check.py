@@ -185,7 +185,9 @@ def _presented(entry: Json) -> Open:
     return Open(
         bytes.fromhex(entry["session_id"]),
         entry["epoch"],
-        Identity(*map(bytes.fromhex, (entry["model_digest"], entry["tokenizer_digest"])), entry["sampler_version"]),
+        Identity(
+            bytes.fromhex(entry["model_digest"]), bytes.fromhex(entry["tokenizer_digest"]), entry["sampler_version"]
+        ),
         sampling_of(entry["sampling"]),
         (),
         0,

@@ -292,7 +292,7 @@ class EdgeSession:
         if not signed and self._receipts is not None and self._receipts.knows(opened.receipt):
             raise BadReceipt("the receipt is not for what it came with", field="receipt")
         if held:
-            return self.attested
+            return self.attested or signed
         if not signed and self._own_text_only and opened.length > opened.prompt_length:
             raise BadReceipt("this edge goes on with no answer but its own fleet's; begin anew", field="receipt")
         return signed or opened.length == opened.prompt_length

@@ -39,7 +39,8 @@ FIRST_JITTER_S = 0.05
 LONGEST_JITTER_S = 1.0
 
 PENDING_S = 0.25
-"""An attempt that hangs is joined by the next one after this, or after three round trips (compare RFC 8305)."""
+"""An attempt that hangs is joined by the next one after this, or after three round trips (compare RFC 8305), and half
+of the jitter: what hangs is more often the link than an edge that many ask."""
 
 STRIKES = 5
 """Protocol faults in a row, without a token between them, after which the device stops to blame the link."""
@@ -150,7 +151,7 @@ class Reattachment:
         self._routes[edge].tried = True
         self._tries += 1
         self._turn += 1
-        self._next_at = now + max(self._jitter(), PENDING_S, 3 * (round_trip_s or 0.0))
+        self._next_at = now + max(PENDING_S, 3 * (round_trip_s or 0.0)) + self._jitter() / 2
 
     def attached(self, edge: str) -> None:
         """Note that an edge has answered; the wait is over only with the next token."""

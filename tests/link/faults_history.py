@@ -1,0 +1,239 @@
+"""The history of a world under faults, checked as it happens against a ten-line autoregressive model.
+
+A broken promise raises ``Caught`` with the name of the check, so that a planted bug must be caught by the right one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from airdraft.core.errors import (
+    BadReceipt,
+    Draining,
+    EdgeFault,
+    EdgeUnreachable,
+    Overloaded,
+    SpecError,
+    StaleEpoch,
+    Superseded,
+)
+from airdraft.core.session import Committed
+from airdraft.core.types import (
+    Commit,
+    DeviceFrame,
+    Draft,
+    Finish,
+    Open,
+    Origin,
+    StopReason,
+)
+from airdraft.link.virtual_device import DeviceProcess
+from airdraft.link.virtual_edge import EdgeProcess, Entry
+from airdraft.link.virtual_stream import Stream
+
+CHECKS = (
+    "text",  # what is committed and shown is the target's own
+    "order",  # shown once, without a gap, never taken back
+    "stop",  # it ends where the text ends, for the right reason
+    "journal first",  # shown, acked and attached only with what is journalled
+    "epochs",  # each used once, above any that was named
+    "acks",  # never fall
+    "credits",  # never more live nodes than granted
+    "refusals",  # an honest device is refused only for what befell it
+    "faults",  # an honest edge is never taken for a liar
+    "fence",  # a superseded stream gets no text, a superseded device opens none
+    "receipts",  # accepted where the text was written by the fleet, and nowhere else
+    "acceptance",  # a perfect drafter is never contradicted
+    "crash",  # nothing but expected conditions is raised
+    "finishes",  # once faults stop, the text is finished in time
+)
+
+USUAL = (StaleEpoch, Superseded, Draining, Overloaded, EdgeUnreachable, EdgeFault)
+"""What may befall an honest device."""
+
+
+THIEF = b"thief" + bytes(11)
+"""The session id under which a proxy presents what was signed for another."""
+
+
+class Caught(AssertionError):
+    """A promise was broken."""
+
+    def __init__(self, check: str, message: str) -> None:
+        assert check in CHECKS
+        super().__init__(f"{check}: {message}")
+        self.check = check
+
+
+def must(holds: bool, check: str, message: str) -> None:
+    """Raise Caught unless it holds."""
+    if not holds:
+        raise Caught(check, message)
+
+
+Text = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What text is right, token by token: a target, a prompt and an end."""
+
+    prompt: Text
+    stop_ids: frozenset[int]
+    max_tokens: int
+    choices: Callable[[Text], Sequence[int]]  # the right next tokens: one, but for near ties
+    near_ties: bool = False
+
+    def stop(self, text: Text) -> StopReason | None:
+        """Return why a text has ended, None where it has not."""
+        if len(text) > len(self.prompt) and text[-1] in self.stop_ids:
+            return StopReason.STOP_TOKEN
+        return StopReason.MAX_TOKENS if len(text) >= len(self.prompt) + self.max_tokens else None
+
+    def follows(self, text: Text, ids: Sequence[int]) -> None:
+        """Check that ``ids`` are a right continuation of a text. Raises Caught."""
+        for token in ids:
+            must(self.stop(text) is None, "stop", f"{token} after the end, at {len(text)}")
+            right = self.choices(text)
+            must(token in right, "text", f"{token} at {len(text)}, {right} is right")
+            text = (*text, token)
+
+
+class History:
+    """Sees every frame and all that the user is shown; implements ``virtual_world.Witness``."""
+
+    def __init__(self, model: Model, *, perfect: bool) -> None:
+        """Take the model that the text must follow, and whether the drafter always agrees with it."""
+        self.model, self.perfect = model, perfect
+        self.prompt_length = len(model.prompt)
+        self.frames_refused = False  # an edge refused single frames, which are then drafted again
+        self.liars: set[str] = set()  # edges that may lie
+        self.twins = False  # a second process may use the session's epochs
+        self._shown: dict[DeviceProcess, Text] = {}
+        self._texts: dict[int, Text] = {}  # the last that was shown, by journal
+        self._sent: dict[Stream, int] = {}  # length at the end of the last draft
+        self._acked: dict[Stream, int] = {}
+        self._used: defaultdict[int, set[int]] = defaultdict(set)  # epochs, by journal
+        self._named: dict[DeviceProcess, int] = {}  # highest epoch that a refusal named
+        self._superseded: set[DeviceProcess] = set()
+        self._signed: dict[tuple[bytes, bytes], int] = {}  # length, by key and session
+        self._receipts: dict[tuple[bytes, bytes], int] = {}  # length, by key and receipt
+
+    # ---- the device ----
+
+    def started(self, device: DeviceProcess) -> None:
+        """Check what a new process shows first: all that the same journal ever held."""
+        text = self._journalled(device)
+        before = self._texts.get(id(device.journal), self.model.prompt)
+        must(text[: len(before)] == before, "order", f"{len(before)} tokens were shown, {len(text)} are journalled")
+        must(tuple(device.session.ids) == text, "order", f"the session goes on from {len(device.session.ids)} tokens")
+        self.model.follows(self.model.prompt, text[self.prompt_length :])
+        self._shown[device] = text
+
+    def shown(self, device: DeviceProcess, committed: Committed) -> None:
+        """Check what the user is shown."""
+        text = self._shown[device]
+        must(committed.base == len(text), "order", f"text at {committed.base} shown where {len(text)} was due")
+        self.model.follows(text, committed.ids)
+        text = (*text, *committed.ids)
+        right = self.model.stop(text)
+        must(committed.stop == right, "stop", f"{committed.stop} at {len(text)}, {right} is right")
+        must(text == self._journalled(device), "journal first", f"{len(text)} tokens shown, but not journalled")
+        self._shown[device] = self._texts[id(device.journal)] = text
+
+    def _journalled(self, device: DeviceProcess) -> Text:
+        commits = [record for record in device.journal.records if isinstance(record, Committed)]
+        return (*self.model.prompt, *(token for commit in commits for token in commit.ids))
+
+    def device_says(self, device: DeviceProcess, frame: DeviceFrame) -> None:
+        """Check a frame that a device sends."""
+        stream = device.stream
+        assert stream is not None
+        if isinstance(frame, Open):
+            self._opens(device, frame)
+        acked = {Open: "length", Draft: "acked", Finish: "length"}.get(type(frame))
+        if acked is not None:
+            length = getattr(frame, acked)
+            journalled = len(self._journalled(device))
+            must(length <= journalled, "journal first", f"{length} acked, {journalled} journalled")
+            must(length >= self._acked.get(stream, 0), "acks", f"ack fell to {length}")
+            self._acked[stream] = length
+        if isinstance(frame, Draft) and frame.ids:
+            again = self.perfect and not self.frames_refused and frame.base < self._sent.get(stream, 0)
+            must(not again, "acceptance", "what was drafted rightly is drafted again")
+            self._sent[stream] = frame.base + len(frame.ids)
+        live, granted = device.session.live_nodes, device.session.limits.live_nodes
+        must(live <= granted, "credits", f"the device has {live} live nodes, {granted} granted")
+
+    def _opens(self, device: DeviceProcess, opened: Open) -> None:
+        must(device not in self._superseded, "fence", "a superseded device opens another stream")
+        journalled = max(record for record in (0, *device.journal.records) if isinstance(record, int))
+        must(opened.epoch <= journalled, "journal first", f"epoch {opened.epoch} is not journalled")
+        used = self._used[id(device.journal)]
+        must(opened.epoch > max(used, default=0), "epochs", f"epoch {opened.epoch} after {max(used, default=0)}")
+        named = self._named.get(device, 0)
+        must(opened.epoch > named, "epochs", f"epoch {opened.epoch} though {named} was named")
+        used.add(opened.epoch)
+
+    def failed(self, device: DeviceProcess, edge: str, error: SpecError) -> None:
+        """Check why an attempt or a stream failed."""
+        must(not isinstance(error, BadReceipt), "receipts", f"{edge} refused an honest receipt")
+        must(isinstance(error, USUAL), "refusals", f"{edge} refused an honest device: {error!r}")
+        if isinstance(error, EdgeFault):
+            must(edge in self.liars, "faults", f"honest {edge} is accused: {error}")
+        if isinstance(error, StaleEpoch):
+            self._named[device] = max(self._named.get(device, 0), error.highest_epoch)
+        if isinstance(error, Superseded):
+            must(self.twins, "fence", "superseded without a twin")
+            self._superseded.add(device)
+
+    # ---- the edge ----
+
+    def edge_took(self, edge: EdgeProcess, stream: Stream, entry: Entry, frame: DeviceFrame) -> None:
+        """Check a session after it took a frame."""
+        live, granted = entry.session.live_nodes, edge.limits.live_nodes
+        must(
+            live <= granted or not entry.session.attached,
+            "credits",
+            f"{edge.name} counts {live} live nodes, {granted} granted",
+        )
+        if isinstance(frame, Open) and edge.receipts is not None:
+            self._presented(edge.receipts.name, stream, entry, frame)
+
+    def _presented(self, key: bytes, stream: Stream, entry: Entry, opened: Open) -> None:
+        """An answer is attested where this fleet wrote all of it, and if its receipt says so to one that is new."""
+        if opened.session_id == THIEF:
+            must(not opened.receipt.startswith(key), "receipts", "a receipt of another session was taken")
+        fresh = entry.opened is opened
+        if not self.model.near_ties and entry.session.attested and opened.length > self.prompt_length:
+            written = self._signed.get((key, opened.session_id), 0)
+            must(opened.length <= written, "receipts", f"{opened.length} attested, {written} written by the fleet")
+        if fresh and not stream.proxied and self._receipts.get((key, opened.receipt)) == opened.length:
+            must(entry.session.attested, "receipts", "a receipt of the fleet's own does not count")
+
+    def edge_commits(self, edge: EdgeProcess, entry: Entry, commit: Commit) -> None:
+        """Check text that an edge commits."""
+        text = tuple(entry.session._text.ids[: commit.base])
+        self.model.follows(text, commit.ids)
+        must(commit.epoch == entry.session.epoch, "fence", f"text for epoch {commit.epoch}")
+        if self.perfect:
+            must(Origin.RECOVERED not in commit.origins, "acceptance", "a perfect draft was contradicted")
+        if edge.receipts is None:
+            return
+        key, session_id = edge.receipts.name, entry.opened.session_id
+        must(bool(commit.receipt) == entry.session.attested, "receipts", "receipts go with attested text")
+        if commit.receipt:
+            self._signed[key, session_id] = max(self._signed.get((key, session_id), 0), commit.length)
+            self._receipts[key, commit.receipt] = commit.length
+
+    # ---- the end ----
+
+    def over(self, devices: Sequence[DeviceProcess]) -> None:
+        """Check what is left when nothing happens any more."""
+        for device in devices:
+            if device.over:
+                must(self.model.stop(self._shown[device]) is not None, "order", "the end came before the last token")
+            if self.perfect:
+                must(device.session.tally.missed == 0, "acceptance", "a perfect draft was taken for a miss")
