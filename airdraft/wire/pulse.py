@@ -31,6 +31,12 @@ class Pulse:
         if self._timer is not None:
             self._timer.cancel()
 
+    @property
+    def looks_at(self) -> float:
+        """Return when it looks next, by the loop's clock."""
+        assert self._timer is not None
+        return self._timer.when()
+
     def heard(self, frame: DeviceFrame | EdgeFrame) -> None:
         """Take note of a frame from the peer; its content is the session core's."""
         now = self._clock()
