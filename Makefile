@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 DEVICE_VENV ?= .venv-device
 BIN := $(VENV)/bin
+# Two workers, a test file at a time.
+PARALLEL := -n 2 --dist loadfile
 SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard proto/airdraft/v1/*.proto)
 PIP := -m pip --disable-pip-version-check -q
 # Of `make soak`: how long, and which faults.
@@ -18,7 +20,7 @@ demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m bench demo
 
 test: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: lint types contracts tests-all tests-device
 
@@ -35,11 +37,11 @@ contracts: $(VENV)/.stamp-dev
 tests-all: test tests-slow
 
 tests-slow: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 # What a phone installs: no torch, no transformers. Its edge node comes from the other environment.
 tests-device: $(VENV)/.stamp-dev $(DEVICE_VENV)/.stamp
-	AIRDRAFT_TEST_EDGE_PYTHON=$(BIN)/python $(DEVICE_VENV)/bin/python -m pytest \
+	AIRDRAFT_TEST_EDGE_PYTHON=$(BIN)/python $(DEVICE_VENV)/bin/python -m pytest $(PARALLEL) \
 		tests/core tests/wire tests/link tests/conformance tests/coordinator tests/device_client tests/system/test_device_install.py \
 		--ignore=tests/device_client/test_torch_drafter.py
 
@@ -68,7 +70,7 @@ $(VENV)/.stamp-dev: $(VENV)/bin/python $(SOURCES)
 
 $(DEVICE_VENV)/.stamp: $(SOURCES)
 	$(PYTHON) -m venv $(DEVICE_VENV)
-	$(DEVICE_VENV)/bin/python $(PIP) install -c constraints.txt -e '.[device]' pytest pytest-asyncio pytest-timeout hypothesis
+	$(DEVICE_VENV)/bin/python $(PIP) install -c constraints.txt -e '.[device]' pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 clean:

@@ -87,6 +87,15 @@ def soak(
 
 
 @app.command()
+def simulate(quick: Quick = False, bars: Bars = False) -> None:
+    """The session cores in virtual time, against the prototype's figures and the formulas."""
+    from bench import simulate as bench
+
+    extent = _extent(quick, bars)
+    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+
+
+@app.command()
 def relay(quick: Quick = False, bars: Bars = False) -> None:
     """How far the emulated link is from the one asked for: delay and rate."""
     from bench import relay_error as bench

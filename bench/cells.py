@@ -24,6 +24,10 @@ PASS = PassCost(0.030, 0.0003)
 """The pass of the paced setting: 30 ms, 1 % more for each further position."""
 
 
+DEMO_ACCEPTANCE = 0.8
+"""Of the demo pair on its word problems, greedy."""
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
     """What the two models cost and how well the drafter drafts; paced unless ``target`` is None."""
@@ -32,6 +36,11 @@ class Models:
     draft_s: float = 0.008  # a drafted token
     target: PassCost | None = PASS  # a pass; None is the model's own pace
     temperature: float = 0.0
+
+    @property
+    def acceptance(self) -> float:
+        """Return the acceptance to expect: the noisy copy's setting, or what the demo pair's texts have."""
+        return float(self.drafter.removeprefix("noisy:")) if self.drafter.startswith("noisy:") else DEMO_ACCEPTANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,9 @@ class Cell:
 
     @property
     def cost(self) -> RoundCost:
-        """Return the cell's costs for the models of DESIGN §3B; acceptance is left at 0.8."""
+        """Return the cell's costs for the models of DESIGN §3B, with the acceptance to expect."""
         assert self.models.target is not None
-        return RoundCost(self.link.round_trip_s, self.models.draft_s, self.models.target, 0.8)
+        return RoundCost(self.link.round_trip_s, self.models.draft_s, self.models.target, self.models.acceptance)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from subprocess import PIPE
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -20,6 +21,35 @@ def pin(core: int) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
         os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+@contextmanager
+def paced_edges(drafts: Sequence[str]) -> Iterator[list[str]]:
+    """Run a ``bench.paced_edge`` for each of ``drafts`` (its ``--edge-draft``); give their addresses, in order.
+
+    Raises EdgeFailed.
+    """
+    commands = [[sys.executable, "-m", "bench.paced_edge", "--edge-draft", draft] for draft in drafts]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=os.environ | ONE_THREAD)
+            )
+            for command in commands
+        ]
+        for process in processes:
+            stack.callback(process.kill)
+        yield [_address_of(process) for process in processes]
+
+
+def _address_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    address = ""
+    for line in process.stdout:  # blocks until it listens or ends
+        if line == "ready\n":
+            return address
+        address = line.split()[-1]
+    raise EdgeFailed("the paced edge did not start; its message stands above")
 
 
 @contextmanager

@@ -1,0 +1,154 @@
+"""Models at a stated pace: the tokens are a real model's, the seconds those of a model that is not here.
+
+A pass or a drafted token ends at a time fixed when it began, however long the real one took, so that what waits behind
+it starts on time again. Where the real one took longer than stated, or waking up did, the excess is kept: it is the
+error of all that is measured so, and whoever reports such figures calls them *paced* and reports it beside them.
+
+Injected by bench and demo alone. Knows no model: engines and drafters are whatever has their methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from struct import pack
+from typing import Generic, Protocol, TypeVar
+
+from airdraft.core.drafting import Drafter
+from airdraft.core.types import Span
+
+YIELD_S = 0.0003
+"""The last of a wait is spent asking the clock: a sleep may end that much late on a quiet machine."""
+
+Cache = TypeVar("Cache")
+Rows = TypeVar("Rows")
+
+
+class Engine(Protocol[Cache, Rows]):
+    """What computes spans: an edge node's engine."""
+
+    def open(self) -> Cache:
+        """Return the empty cache of a new session."""
+        ...
+
+    def extend(self, work: Sequence[tuple[Cache, Span]]) -> list[Rows]:
+        """Run each span on its session's cache; return what the model makes of its wanted rows."""
+        ...
+
+
+class Pacer:
+    """Waits for stated times and keeps by how many seconds each was missed; one for each model.
+
+    ``late_s`` grows by one entry a wait; never below 0. Another thread may take entries away.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.perf_counter, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self.late_s: list[float] = []
+        self.clock = clock
+        self._sleep = sleep
+
+    def until(self, due_s: float) -> None:
+        """Return at ``due_s`` by the clock, at once where it is past."""
+        ahead = due_s - self.clock() - YIELD_S
+        if ahead > 0:
+            self._sleep(ahead)
+        while (now := self.clock()) < due_s:
+            self._sleep(0)  # lets the process's other threads run
+        self.late_s.append(now - due_s)
+
+    def take_late_s(self) -> list[float]:
+        """Return the entries so far and forget them."""
+        taken, self.late_s = self.late_s, []
+        return taken
+
+
+class PacedEngine(Generic[Cache, Rows]):
+    """An engine whose passes last what a cost line says."""
+
+    def __init__(self, engine: Engine[Cache, Rows], pass_s: Callable[[int], float], pacer: Pacer) -> None:
+        """Let a pass over n positions, those of all its spans, last ``pass_s(n)``."""
+        self._engine, self._pass_s, self._pacer = engine, pass_s, pacer
+
+    def open(self) -> Cache:
+        """Return the empty cache of a new session."""
+        return self._engine.open()
+
+    def extend(self, work: Sequence[tuple[Cache, Span]]) -> list[Rows]:
+        """Run each span; return when the pass is due to end."""
+        due_s = self._pacer.clock() + self._pass_s(sum(len(span.tokens) for _, span in work))
+        rows = self._engine.extend(work)
+        self._pacer.until(due_s)
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class PacedDrafter:
+    """A drafter whose k-th token is there ``k * draft_s`` after a proposal began."""
+
+    drafter: Drafter
+    draft_s: float
+    pacer: Pacer
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        """Return up to ``count`` tokens after ``path``; a void draft ends with the step under way, as a model's would.
+
+        What the drafter cannot say costs nothing.
+        """
+        began_s, written = self.pacer.clock(), list(path)
+        for number in range(1, count + 1):
+            token = [] if cancelled() else self.drafter.propose(written, 1, cancelled)
+            if not token:
+                break
+            self.pacer.until(began_s + number * self.draft_s)
+            written += token
+        return written[len(path) :]
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Let the drafter learn; it takes what it takes."""
+        self.drafter.learn(ids)
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyDrafter:
+    """A noisy copy of the target: a drafter whose acceptance is a setting.
+
+    ``drafter`` is to be the target itself: its weights, the session's sampling and noise. At a share of paths, 1 -
+    ``acceptance`` of them, drawn by a hash of ``seed`` and path, another token stands in place of its own; so a text
+    meets the same misses whoever drafts how much of it and when.
+    """
+
+    drafter: Drafter
+    acceptance: float
+    seed: int
+    vocabulary: int  # at least 2 tokens
+
+    def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+        """Return up to ``count`` tokens after ``path``, spoilt ones among them; what follows those follows them."""
+        written = list(path)
+        while len(written) < len(path) + count and not cancelled():
+            token = self.drafter.propose(written, 1, cancelled)
+            if not token:
+                break
+            written.append(self._heard(written, token[0]))
+        return written[len(path) :]
+
+    def learn(self, ids: Sequence[int]) -> None:
+        """Let the copy learn."""
+        self.drafter.learn(ids)
+
+    def is_true(self, path: Sequence[int]) -> bool:
+        """Say whether the copy's own token is drafted after ``path``."""
+        return self._draw(path)[0] < self.acceptance
+
+    def _heard(self, path: Sequence[int], token: int) -> int:
+        share, other = self._draw(path)
+        return token if share < self.acceptance else (token + 1 + other % (self.vocabulary - 1)) % self.vocabulary
+
+    def _draw(self, path: Sequence[int]) -> tuple[float, int]:
+        """Return a share, uniform in [0, 1), and a number, which belong to this path."""
+        drawn = blake2b(pack(f"<Q{len(path)}I", self.seed, *path), digest_size=16).digest()
+        return (int.from_bytes(drawn[:8], "little") >> 11) / 2**53, int.from_bytes(drawn[8:], "little")

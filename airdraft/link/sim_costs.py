@@ -1,0 +1,52 @@
+"""What a simulation is told of the world: seconds of models and ends, bytes of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airdraft.core.types import Commit, DeviceFrame, Draft, EdgeFrame, Finish, Open, Opened, Prefix
+from airdraft.link.sim_engine import StepCost
+
+FRAMING_BYTES = 14
+"""What a link carries before each message: 5 bytes of gRPC's, 9 of HTTP/2's; TCP's and IP's are not counted."""
+
+_MESSAGE_BYTES: dict[type[DeviceFrame | EdgeFrame], tuple[int, int]] = {
+    Open: (182, 0),
+    Prefix: (8, 4),
+    Draft: (20, 4),
+    Finish: (6, 0),
+    Opened: (22, 0),
+    Commit: (28, 5),
+}
+"""Bytes of a message and of each id in it, to a few bytes: what counts up is written with as few bytes as it needs."""
+
+
+def message_bytes(frame: DeviceFrame | EdgeFrame) -> int:
+    """Return the bytes of a frame's message, as both ends count them."""
+    fixed, each = _MESSAGE_BYTES[type(frame)]
+    ids = len(frame.ids) if isinstance(frame, (Draft, Commit, Prefix)) else 0
+    return fixed + each * ids
+
+
+@dataclass(frozen=True, slots=True)
+class Overheads:
+    """Seconds that real ends spend beside the models and the link; to be fitted, 0 in an ideal world."""
+
+    up_s: float = 0.0  # a frame, from the device's core to the edge's
+    down_s: float = 0.0  # a frame, from the edge's core to the device's
+    round_s: float = 0.0  # from what lets the device draft to its drafter's first token
+    pass_s: float = 0.0  # a step of the engine; it is held meanwhile
+    draft_step_s: float = 0.0  # a drafted token, at either end
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What the models take."""
+
+    draft_s: float  # a token that the device drafts
+    step_s: StepCost  # a step of the edge's engine
+    own_draft_s: float = 0.0  # a token that the edge drafts
+
+
+IDEAL = Overheads()
+"""Ends that do all beside drafting and passes in no time."""

@@ -1,0 +1,281 @@
+"""Texts over a link in virtual time: the session cores as they are, with stated or fitted costs, one text or thousands.
+
+Devices, links and an edge with one engine. What the drafter and the target would write is given (``MatchRun``); when it
+is written, sent and shown comes out. Nothing here knows the protocol: frames go into a core, frames and work come out,
+as in the services' pumps. Seconds are virtual; the same inputs give the same seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+
+from airdraft.core.drafting import Drafter
+from airdraft.core.session import Committed, DeviceSession, EdgeSession
+from airdraft.core.session.device import Output
+from airdraft.core.types import (
+    DeviceFrame,
+    Draft,
+    DraftWork,
+    EdgeFrame,
+    Finish,
+    Identity,
+    Limits,
+    Open,
+    Origin,
+    Pass,
+    PassResult,
+    Plan,
+    Prefix,
+    Sampling,
+)
+from airdraft.link.shaping import Air, Shape, Stream
+from airdraft.link.sim_costs import FRAMING_BYTES, IDEAL, Costs, Overheads, message_bytes
+from airdraft.link.sim_engine import Engine
+from airdraft.link.sim_text import MatchDrafter, MatchRun, TextRows
+from airdraft.link.virtual_time import Agenda
+
+ENDLESS = Limits(context_tokens=1 << 24)
+"""The limits that an edge grants where nothing is said, but for its context."""
+
+_IDENTITY = Identity(bytes(32), bytes(32))
+_ON_STEP = 1e-6  # of a draft step: a time computed as a sum of floats belongs to the step that it ends
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """How device and edge go about a text."""
+
+    plan: Plan
+    limits: Limits = ENDLESS
+    own_draft_tokens: int = 0  # that the edge drafts for a pass while the device idles
+    own_drafter: Callable[[MatchRun], Drafter] = MatchDrafter  # of the edge
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The two directions between one device and the edge."""
+
+    up: Stream
+    down: Stream
+
+    @classmethod
+    def of(cls, up: Shape, down: Shape, random: Random) -> Link:
+        """Return a link of its own air."""
+        return cls(Stream(up, Air(up.conditions), random), Stream(down, Air(down.conditions), random))
+
+
+@dataclass(slots=True)
+class SimulatedText:
+    """What one text came to; times count from the simulation's start."""
+
+    started_s: float
+    arrivals: list[tuple[float, int]] = field(default_factory=list)  # of each commit at the device: when, tokens
+    bytes_up: int = 0  # messages, without what carries them
+    bytes_down: int = 0
+    draft_s: float = 0.0  # the device's seconds at its drafter
+    pass_s: float = 0.0  # this text's share of the engine's seconds, its own drafting included, overheads not
+    passes: int = 0
+    drafted: int = 0  # tokens put to a pass, by either end
+    accepted: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens were committed."""
+        return sum(count for _, count in self.arrivals)
+
+    @property
+    def seconds(self) -> float:
+        """Return the time from the first commit's arrival to the last one's."""
+        return self.arrivals[-1][0] - self.arrivals[0][0]
+
+    @property
+    def first_token_s(self) -> float:
+        """Return the time from the text's start to the first commit's arrival."""
+        return self.arrivals[0][0] - self.started_s
+
+
+class Generation:
+    """One text between its device and the edge."""
+
+    def __init__(self, world: World, number: int, run: MatchRun, conduct: Conduct, link: Link) -> None:
+        """Prepare; ``number`` is the session's place in the engine's turns."""
+        self.number, self.run = number, run
+        self.over = False
+        self.outcome = SimulatedText(world.agenda.now)
+        self._world, self._agenda, self._link, self._conduct = world, world.agenda, link, conduct
+        self._device = DeviceSession(
+            number.to_bytes(16, "little"),
+            _IDENTITY,
+            run.prompt,
+            sampling=Sampling(),
+            stop_ids=run.stop_ids,
+            max_tokens=run.most,
+            limits=conduct.limits,
+            plan=conduct.plan,
+        )
+        self._edge: EdgeSession | None = None
+        self._rows = TextRows(run)
+        self._drafter = MatchDrafter(run)
+        self._own_drafter = conduct.own_drafter(run)
+        self._learned = 0  # ids that the edge's drafter knows of
+        self._work: DraftWork | None = None  # what the device's drafter is at
+        self._tokens: list[int] = []  # and will have written
+        self._draft_starts_s = 0.0
+        self._draft_ends: object = None  # the event that ends it
+        self._own_tokens: list[int] = []  # what the edge's drafter is writing
+
+    def begin(self) -> None:
+        """Attach."""
+        self._device_does(self._device.attach(1, with_prefix=True))
+
+    # ---- the device ----
+
+    def _device_does(self, outputs: Sequence[Output]) -> None:
+        if self._work is None:
+            self._draft()
+        elif not self._device.is_current(self._work):
+            self._cut_short()
+        for output in outputs:
+            if isinstance(output, Committed):
+                if output.ids:
+                    self.outcome.arrivals.append((self._agenda.now, len(output.ids)))
+            else:
+                assert isinstance(output, (Open, Prefix, Draft, Finish)), "one edge, which refuses nothing and stays"
+                self._send_up(output)
+        if self._device.ended and not self.over:
+            self._finished()
+
+    def _draft(self) -> None:
+        work = self._device.draft_work()
+        if work is None:
+            return
+        self._work = work
+        self._tokens = self._drafter.propose(work.path, work.count, lambda: False)
+        self._draft_starts_s = self._agenda.now + self._world.overheads.round_s
+        self._end_draft(self._draft_starts_s + len(self._tokens) * self._world.draft_step_s)
+
+    def _cut_short(self) -> None:
+        """Let the drafter stop after the token that it is at."""
+        step_s, started_s = self._world.draft_step_s, self._draft_starts_s
+        begun = max(0, math.ceil((self._agenda.now - started_s) / step_s - _ON_STEP)) if step_s else 0
+        if begun < len(self._tokens):
+            del self._tokens[begun:]
+            self._end_draft(max(started_s + begun * step_s, self._agenda.now))
+
+    def _end_draft(self, when: float) -> None:
+        event = self._draft_ends = object()
+        self._agenda.at(when, lambda: self._drafted() if event is self._draft_ends else None)
+
+    def _drafted(self) -> None:
+        assert self._work is not None
+        work, self._work = self._work, None
+        self.outcome.draft_s += len(self._tokens) * self._world.draft_step_s
+        self._device_does(self._device.drafted(work, self._tokens))
+
+    def _send_up(self, frame: DeviceFrame) -> None:
+        size = message_bytes(frame)
+        self.outcome.bytes_up += size
+        arrives_s = self._link.up.arrival_s(self._agenda.now + self._world.overheads.up_s, size + FRAMING_BYTES)
+        self._agenda.at(arrives_s, partial(self._edge_takes, frame))
+
+    def _finished(self) -> None:
+        tally, outcome, self.over = self._device.tally, self.outcome, True
+        assert tuple(self._device.ids) == self.run.text, "the text is the target's own under any schedule"
+        outcome.drafted += tally.drafted
+        outcome.accepted = tally.accepted + tally.by_origin[Origin.EDGE_DRAFT]
+
+    # ---- the edge ----
+
+    def _edge_takes(self, frame: DeviceFrame) -> None:
+        if isinstance(frame, Open):
+            own = self._conduct.own_draft_tokens
+            self._edge = EdgeSession(frame, self._conduct.limits, own_draft_tokens=own)
+            self._edge_says(self._edge.attach(frame))
+        else:
+            assert self._edge is not None
+            self._edge_says(self._edge.received(frame))
+        self._world.engine.ready(self)
+
+    def _edge_says(self, frames: Sequence[EdgeFrame]) -> None:
+        for frame in frames:
+            size = message_bytes(frame)
+            self.outcome.bytes_down += size
+            arrives_s = self._link.down.arrival_s(self._agenda.now + self._world.overheads.down_s, size + FRAMING_BYTES)
+            self._agenda.at(arrives_s, partial(self._device_takes, frame))
+
+    def _device_takes(self, frame: EdgeFrame) -> None:
+        self._device_does(self._device.received(frame))
+
+    def next_pass(self) -> Pass | None:
+        """Return the session's next pass."""
+        return self._edge.next_pass() if self._edge is not None else None
+
+    def passed(self, work: Pass, share_s: float) -> None:
+        """Commit what a pass decided."""
+        assert self._edge is not None
+        self.outcome.passes += 1
+        self.outcome.pass_s += share_s
+        self._edge_says(self._edge.finished_pass(work, PassResult(self._rows.extend(work.span))))
+
+    def own_draft(self) -> tuple[DraftWork, float] | None:
+        """Return what the edge's own drafter is to write, and the seconds; it is written at once, and kept."""
+        work = self._edge.own_draft() if self._edge is not None else None
+        if work is None:
+            return None
+        self._own_drafter.learn(work.path[self._learned :])
+        self._learned = len(work.path)
+        self._own_tokens = self._own_drafter.propose(work.path, work.count, lambda: False)
+        self.outcome.drafted += len(self._own_tokens)
+        seconds = len(self._own_tokens) * self._world.own_draft_step_s
+        self.outcome.pass_s += seconds
+        return work, seconds
+
+    def own_drafted(self, work: DraftWork) -> None:
+        """Take what the edge drafted."""
+        assert self._edge is not None
+        self._edge.own_drafted(work, self._own_tokens)
+
+
+class World:
+    """Virtual time, an edge with one engine, and what everything costs."""
+
+    def __init__(self, costs: Costs, overheads: Overheads = IDEAL, *, sessions_a_step: int = 1) -> None:
+        self.agenda = Agenda()
+        self.overheads = overheads
+        self.draft_step_s = costs.draft_s + overheads.draft_step_s
+        self.own_draft_step_s = costs.own_draft_s + overheads.draft_step_s
+        self.engine = Engine(self.agenda, costs.step_s, overhead_s=overheads.pass_s, sessions_a_step=sessions_a_step)
+
+    def one_by_one(self, runs: Sequence[MatchRun], conduct: Conduct, link: Link) -> list[SimulatedText]:
+        """Write the texts one after the other over one link; return what each came to.
+
+        Raises ValueError where the link never comes back.
+        """
+        return [self.fleet([run], [self.agenda.now], conduct, lambda _: link)[0] for run in runs]
+
+    def fleet(
+        self, runs: Sequence[MatchRun], starts_s: Sequence[float], conduct: Conduct, link: Callable[[int], Link]
+    ) -> list[SimulatedText]:
+        """Write the texts side by side, each begun at its time over the link of its index; return what each came to.
+
+        Raises ValueError where a link never comes back.
+        """
+        texts: list[SimulatedText] = []
+
+        def begin(index: int) -> None:
+            generation = Generation(self, index, runs[index], conduct, link(index))
+            texts[index] = generation.outcome
+            generation.begin()
+
+        for index, start_s in enumerate(starts_s):
+            texts.append(SimulatedText(start_s))
+            self.agenda.at(start_s, partial(begin, index))
+        self.agenda.run(events=sys.maxsize)
+        if any(text.tokens < len(run.ids) for text, run in zip(texts, runs, strict=True)):
+            raise ValueError("a link is out for good, and a text is not over")
+        return texts

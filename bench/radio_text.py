@@ -1,0 +1,116 @@
+"""What the bench asks of a device process, and what it gets back: one text an order. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+MAX_TOKENS = 96
+"""More than any answer to a word problem has; a text that reaches it ends there, in every schedule."""
+
+NOISE_SEED = 20260
+"""Of the noisy copies, at either end: which paths they err at."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextOrder:
+    """One text to be written over a link."""
+
+    edge: str  # where to connect: a relay
+    prompt: str
+    drafter: str = "none"  # none, demo, or noisy:ACCEPTANCE
+    draft_length: int = 0
+    outstanding: int = 1
+    draft_s: float | None = None  # a drafted token; None is the drafter's own pace
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class MatchOrder:
+    """The question which tokens of an answer the drafter would have written, given all before them."""
+
+    prompt: str
+    answer: tuple[int, ...]
+    drafter: str
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The answer to a ``MatchOrder``: what a simulator and the bound need of a text."""
+
+    prompt: tuple[int, ...]
+    matched: tuple[bool, ...]  # one a token of the answer
+    stop_ids: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Text:
+    """One text as the device saw it; seconds count from the prompt's sending."""
+
+    ids: list[int] = field(default_factory=list)  # the answer
+    arrivals_s: list[float] = field(default_factory=list)  # of each commit
+    commit_tokens: list[int] = field(default_factory=list)  # of each commit
+    bytes_up: int = 0  # protobuf messages
+    bytes_down: int = 0
+    draft_s: float = 0.0  # the device's drafter at work
+    pass_s: float = 0.0  # the edge's models at work
+    drafted: int = 0
+    accepted: int = 0
+    reattached: int = 0
+    draft_late_s: list[float] = field(default_factory=list)  # by which paced steps ended late
+    pass_late_s: list[float] = field(default_factory=list)  # the edge's; filled in by who asks the edge
+    link_bytes: tuple[int, int] = (0, 0)  # up and down on the link, connection and gRPC's framing included
+    runs: int = 1  # how often it was written until the pace held
+
+    @property
+    def seconds(self) -> float:
+        """Return the time from the first commit shown to the last one."""
+        return self.arrivals_s[-1] - self.arrivals_s[0]
+
+    @property
+    def timed_tokens(self) -> int:
+        """Return the tokens that these seconds brought."""
+        return len(self.ids) - self.commit_tokens[0]
+
+    @property
+    def s_per_token(self) -> float:
+        """Return the seconds that each of these tokens took."""
+        return self.seconds / self.timed_tokens
+
+
+Order = TextOrder | MatchOrder
+
+
+def order_line(order: Order) -> str:
+    """Return an order as a line."""
+    return json.dumps({"order": type(order).__name__, **asdict(order)}) + "\n"
+
+
+def order_of(line: str) -> Order:
+    """Return the order of a line."""
+    content: dict[str, Any] = json.loads(line)
+    if content.pop("order") == MatchOrder.__name__:
+        return MatchOrder(**content | {"answer": tuple(content["answer"])})
+    return TextOrder(**content)
+
+
+def answer_line(answer: Text | Matches) -> str:
+    """Return an answer as a line."""
+    return json.dumps(asdict(answer))
+
+
+def text_of(line: str) -> Text:
+    """Return the text of a line."""
+    content: dict[str, Any] = json.loads(line)
+    return Text(**content | {"link_bytes": tuple(content["link_bytes"])})
+
+
+def matches_of(line: str) -> Matches:
+    """Return the matches of a line."""
+    content: dict[str, Any] = json.loads(line)
+    return Matches(**{name: tuple(values) for name, values in content.items()})
