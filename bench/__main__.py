@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,16 @@ app = typer.Typer(
 Quick = Annotated[bool, typer.Option("--quick", help="A smoke test of at most a minute; its figures prove nothing.")]
 Bars = Annotated[bool, typer.Option("--bars", help="The figures with their samples, in at most 20 minutes.")]
 
+BENCHES: dict[str, tuple[str, str]] = {
+    "overhead": ("overhead", "Time of a round outside the two models, on loopback."),
+    "sampling": ("sampling", "Time of one choice of the sampler, at the vocabulary of a large model."),
+    "noise": ("noise_choice", "The tests that chose the sampler's noise (ADR 0006)."),
+    "resume": ("resume", "How long a text stands still after each kind of loss."),
+    "simulate": ("simulate", "The session cores in virtual time, against the prototype's figures and the formulas."),
+    "relay": ("relay_error", "How far the emulated link is from the one asked for: delay and rate."),
+}
+"""Name on the command line: module, and what it measures. They take --quick or --bars alone."""
+
 
 def _extent(quick: bool, bars: bool) -> Literal["quick", "bars"]:
     if quick and bars:
@@ -26,31 +37,16 @@ def _extent(quick: bool, bars: bool) -> Literal["quick", "bars"]:
     return "quick" if quick else "bars"
 
 
-@app.command()
-def overhead(quick: Quick = False, bars: Bars = False) -> None:
-    """Time of a round outside the two models, on loopback."""
-    from bench import overhead as bench
+def _add(name: str, module: str, about: str) -> None:
+    def command(quick: Quick = False, bars: Bars = False) -> None:
+        extent = _extent(quick, bars)
+        print(import_module(f"bench.{module}").run(quick=extent == "quick").as_line(extent=extent))
 
-    extent = _extent(quick, bars)
-    print(bench.run(quick=extent == "quick").as_line(extent=extent))
-
-
-@app.command()
-def sampling(quick: Quick = False, bars: Bars = False) -> None:
-    """Time of one choice of the sampler, at the vocabulary of a large model."""
-    from bench import sampling as bench
-
-    extent = _extent(quick, bars)
-    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+    app.command(name, help=about)(command)
 
 
-@app.command()
-def noise(quick: Quick = False, bars: Bars = False) -> None:
-    """The tests that chose the sampler's noise (ADR 0006)."""
-    from bench import noise_choice as bench
-
-    extent = _extent(quick, bars)
-    print(bench.run(quick=extent == "quick").as_line(extent=extent))
+for _name, (_module, _about) in BENCHES.items():
+    _add(_name, _module, _about)
 
 
 @app.command()
@@ -65,15 +61,6 @@ def faults(
 
 
 @app.command()
-def resume(quick: Quick = False, bars: Bars = False) -> None:
-    """How long a text stands still after each kind of loss."""
-    from bench import resume as bench
-
-    extent = _extent(quick, bars)
-    print(bench.run(quick=extent == "quick").as_line(extent=extent))
-
-
-@app.command()
 def soak(
     minutes: Annotated[float, typer.Option(help="How long faults begin.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Of faults and texts.")] = 1,
@@ -84,24 +71,6 @@ def soak(
     result = bench.run(bench.Extent(minutes * 60), seed)
     print(result.as_line(minutes=minutes, seed=seed))
     sys.exit(bench.failed(result))
-
-
-@app.command()
-def simulate(quick: Quick = False, bars: Bars = False) -> None:
-    """The session cores in virtual time, against the prototype's figures and the formulas."""
-    from bench import simulate as bench
-
-    extent = _extent(quick, bars)
-    print(bench.run(quick=extent == "quick").as_line(extent=extent))
-
-
-@app.command()
-def relay(quick: Quick = False, bars: Bars = False) -> None:
-    """How far the emulated link is from the one asked for: delay and rate."""
-    from bench import relay_error as bench
-
-    extent = _extent(quick, bars)
-    print(bench.run(quick=extent == "quick").as_line(extent=extent))
 
 
 @app.command()
