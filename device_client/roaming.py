@@ -59,7 +59,7 @@ class Connecting:
         return not self._pending or self._edges.give_up_s > 0
 
     def _start(self, edge: str, now: float, round_trip_s: float | None) -> None:
-        if self._pending and self._edges.give_up_s > 0:
+        if len(self._pending) > 1 and self._edges.give_up_s > 0:  # one that hangs may be a long round trip
             self._notice.waiting(f"edge {next(reversed(self._pending.values()))} does not answer")
         self._edges.started(edge, now, round_trip_s)
         self._pending[asyncio.create_task(self._connect(edge))] = edge
