@@ -20,6 +20,8 @@ app = typer.Typer(
 Quick = Annotated[bool, typer.Option("--quick", help="A smoke test of at most a minute; its figures prove nothing.")]
 Bars = Annotated[bool, typer.Option("--bars", help="The figures with their samples, in at most 20 minutes.")]
 
+Extent = Literal["quick", "bars", "full"]
+
 BENCHES: dict[str, tuple[str, str]] = {
     "overhead": ("overhead", "Time of a round outside the two models, on loopback."),
     "sampling": ("sampling", "Time of one choice of the sampler, at the vocabulary of a large model."),
@@ -31,7 +33,7 @@ BENCHES: dict[str, tuple[str, str]] = {
 """Name on the command line: module, and what it measures. They take --quick or --bars alone."""
 
 
-def _extent(quick: bool, bars: bool) -> Literal["quick", "bars"]:
+def _extent(quick: bool, bars: bool) -> Extent:
     if quick and bars:
         raise typer.BadParameter("choose --quick or --bars")
     return "quick" if quick else "bars"
@@ -58,6 +60,22 @@ def faults(
 
     extent = _extent(quick, bars)
     print(bench.run(quick=extent == "quick", seed=seed).as_line(extent=extent, seed=seed))
+
+
+@app.command()
+def radio(
+    quick: Quick = False,
+    bars: Bars = False,
+    full: Annotated[bool, typer.Option("--full", help="Every cell; hours.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of drawings and page.")] = Path("bench/out"),
+) -> None:
+    """Every schedule on the same axes: real processes over emulated links, paced."""
+    from bench import radio as bench
+
+    if full and (quick or bars):
+        raise typer.BadParameter("choose one of --quick, --bars and --full")
+    extent = "full" if full else _extent(quick, bars)
+    print(bench.run(extent, out).as_line(extent=extent))
 
 
 @app.command()

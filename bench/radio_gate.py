@@ -1,0 +1,86 @@
+"""How many paced cells may run beside one another: more would disturb what they measure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+MOST_BUSY = 0.6
+"""Of the machine, above which a cell gives way."""
+
+ROOM_BUSY = 0.5
+"""Of the machine, below which one more may run."""
+
+MOST_LATE_S = 0.001
+"""The p99 of the pacing error, above which a cell gives way."""
+
+LATE_COUNT = 1000
+"""Waits that the p99 is taken of; where one closed a lane, the next ones are counted anew."""
+
+LOOK_S = 3.0
+
+
+def machine_seconds() -> tuple[float, float]:
+    """Return what all cores have worked and idled so far, in ticks; waiting for a disk is idling."""
+    ticks = [float(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    idle = ticks[3] + ticks[4]
+    return sum(ticks[:8]) - idle, idle
+
+
+class Gate:
+    """Lets lanes write, so many at a time: one fewer where the machine is too busy or paces are missed, one always."""
+
+    def __init__(self, lanes: int, seconds: Callable[[], tuple[float, float]] = machine_seconds) -> None:
+        self.lanes, self.open_lanes = lanes, 1
+        self.busy_shares: list[float] = []  # of the machine, each since the look before
+        self.lane_counts: list[int] = []  # that were open meanwhile
+        self._seconds, self._last = seconds, seconds()
+        self._late_s: deque[float] = deque(maxlen=LATE_COUNT)
+        self._moved = asyncio.Condition()
+
+    def start(self) -> None:
+        """Count what the machine works from now on."""
+        self._last = self._seconds()
+
+    def late(self, late_s: Sequence[float]) -> None:
+        """Take note of pacing errors."""
+        self._late_s += late_s
+
+    async def admitted(self, lane: int) -> None:
+        """Wait until this lane may write its next text."""
+        async with self._moved:
+            await self._moved.wait_for(lambda: lane < self.open_lanes)
+
+    async def watch(self) -> None:
+        """Look at the machine now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Open or close a lane by what has happened since the last look."""
+        worked, idled = self._seconds()
+        spent, total = worked - self._last[0], worked + idled - sum(self._last)
+        self._last = worked, idled
+        busy = spent / total if total > 0 else 0.0
+        self.busy_shares.append(busy)
+        self.lane_counts.append(self.open_lanes)
+        late = len(self._late_s) == LATE_COUNT and float(np.percentile(list(self._late_s), 99)) > MOST_LATE_S
+        if late:
+            self._late_s.clear()
+        async with self._moved:
+            if busy > MOST_BUSY or late:
+                self.open_lanes = max(1, self.open_lanes - 1)
+            elif busy < ROOM_BUSY:
+                self.open_lanes = min(self.lanes, self.open_lanes + 1)
+            self._moved.notify_all()
+
+    async def open_all(self) -> None:
+        """Let every lane write from now on: what remains is not timed."""
+        async with self._moved:
+            self.open_lanes = self.lanes
+            self._moved.notify_all()

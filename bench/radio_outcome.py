@@ -1,0 +1,139 @@
+"""What a cell came to: its texts, where its drafter would have been right, and what follows from both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from airdraft.link.bound import ClairvoyantBound
+from airdraft.link.sim_text import MatchRun
+from bench.cells import Measured
+from bench.figures import interval_95
+from bench.radio_cells import Wanted, name_of
+from bench.radio_link import least_round_trip_s
+from bench.radio_text import MAX_TOKENS, Matches, MatchOrder, Text
+
+Estimate = tuple[float, float, float]
+"""A value and its 95 % interval."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One cell with its texts by number: the same number is the same prompt, seed and link in every cell."""
+
+    wanted: Wanted
+    texts: dict[int, Text] = field(default_factory=dict)
+    matches: dict[int, Matches] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Return the cell's name."""
+        return name_of(self.wanted.cell)
+
+    @property
+    def numbers(self) -> list[int]:
+        """Return the numbers of the texts, in order."""
+        return sorted(self.texts)
+
+    @property
+    def tokens(self) -> int:
+        """Return the committed tokens of all texts."""
+        return sum(len(text.ids) for text in self.texts.values())
+
+    @property
+    def measured(self) -> Measured:
+        """Return the cell as the simulator has it."""
+        texts = [self.texts[number] for number in self.numbers]
+        return Measured(
+            self.wanted.cell,
+            tokens=[len(text.ids) for text in texts],
+            seconds=[text.seconds for text in texts],
+            first_token_s=[text.arrivals_s[0] for text in texts],
+            arrivals_s=[text.arrivals_s for text in texts],
+            bytes_up=sum(text.bytes_up for text in texts),
+            bytes_down=sum(text.bytes_down for text in texts),
+            draft_s=sum(text.draft_s for text in texts),
+            pass_s=sum(text.pass_s for text in texts),
+            drafted=sum(text.drafted for text in texts),
+            accepted=sum(text.accepted for text in texts),
+        )
+
+    @property
+    def rate(self) -> Estimate:
+        """Return tokens per second: those after the first commits, over the time that they took."""
+        texts = list(self.texts.values())
+        return rate_of([text.timed_tokens for text in texts], [text.seconds for text in texts])
+
+    @property
+    def late_s(self) -> list[float]:
+        """Return by what each paced step ended late."""
+        return [late for text in self.texts.values() for late in (*text.draft_late_s, *text.pass_late_s)]
+
+    @property
+    def acceptance(self) -> float:
+        """Return the share of tokens at which the drafter is right, given all before."""
+        hits = [hit for matches in self.matches.values() for hit in matches.matched]
+        return float(np.mean(hits)) if hits else float("nan")
+
+    def match_order(self, number: int, prompt: str) -> MatchOrder:
+        """Return the question where this cell's drafter would have been right."""
+        models = self.wanted.cell.models
+        seed = number if models.temperature else 0
+        return MatchOrder(prompt, tuple(self.texts[number].ids), models.drafter, models.temperature, seed)
+
+    def runs(self) -> list[MatchRun]:
+        """Return the texts as a simulator takes them."""
+        return [_run(self.texts[number], self.matches[number]) for number in self.numbers]
+
+    def bound_s(self) -> list[float]:
+        """Return for each text the least seconds that any schedule of one device-drafted line could take."""
+        cell = self.wanted.cell
+        assert cell.models.target is not None
+        trip_s, target = least_round_trip_s(cell.link), cell.models.target
+        bound = ClairvoyantBound(trip_s, cell.models.draft_s, target.seconds)
+        seconds: list[float] = []
+        for number in self.numbers:
+            matches = self.matches[number]
+            # The device drafts from the prompt on while Open is in the air; the first draft is of the first token.
+            ahead_s = trip_s + target.seconds(len(matches.prompt)) - cell.models.draft_s
+            seconds.append(bound.run_s(matches.matched[1:], ahead_s if matches.matched[0] else 0.0))
+        return seconds
+
+    def bound_rate(self) -> Estimate:
+        """Return the tokens per second of the bound over this cell's texts."""
+        return rate_of([len(self.texts[number].ids) - 1 for number in self.numbers], self.bound_s())
+
+
+def _run(text: Text, matches: Matches) -> MatchRun:
+    ended = text.ids[-1] in matches.stop_ids
+    return MatchRun(
+        tuple(text.ids), matches.matched, matches.prompt, matches.stop_ids, MAX_TOKENS if ended else len(text.ids)
+    )
+
+
+def rate_of(tokens: Sequence[int], seconds: Sequence[float]) -> Estimate:
+    """Return tokens over seconds, sums both, with the interval of texts drawn again."""
+    counts, times = np.array(tokens, dtype=np.float64), np.array(seconds)
+    low, high = interval_95(
+        range(len(counts)), lambda drawn: float(counts[drawn.astype(int)].sum() / times[drawn.astype(int)].sum())
+    )
+    return float(counts.sum() / times.sum()), low, high
+
+
+def paired(over: Outcome, under: Outcome) -> list[float]:
+    """Return how many times as fast ``over`` wrote each text that both have."""
+    both = [number for number in over.numbers if number in under.texts]
+    return [under.texts[number].s_per_token / over.texts[number].s_per_token for number in both]
+
+
+def mismatches(outcomes: Iterable[Outcome]) -> int:
+    """Return how many texts differ from the first one of their number and temperature: no schedule may change any."""
+    first: dict[tuple[int, float], list[int]] = {}
+    wrong = 0
+    for outcome in outcomes:
+        for number, text in outcome.texts.items():
+            known = first.setdefault((number, outcome.wanted.cell.models.temperature), text.ids)
+            wrong += known != text.ids
+    return wrong
