@@ -58,10 +58,10 @@ class _Onlooker:
 
 
 class _Patience:
-    """Is told of waits; the bench counts them elsewhere."""
+    """Is told of waits, and keeps still: streams that were lost are counted."""
 
     def waiting(self, reason: str) -> None:
-        print(f"paced_device: {reason}", file=sys.stderr)
+        pass
 
     def back(self, edge: str, after_s: float) -> None:
         pass

@@ -29,7 +29,7 @@ from bench.radio_lane import Lane
 from bench.radio_outcome import Outcome
 from bench.radio_report import report_of
 
-LANES_A_CORE: dict[Extent, int] = {"quick": 1, "bars": 3, "full": 3}
+LANES_A_CORE: dict[Extent, int] = {"quick": 1, "bars": 2, "full": 2}
 BUDGET_S: dict[Extent, float] = {"quick": 30.0, "bars": 960.0, "full": float("inf")}
 """Seconds of writing paced texts; what is not written by then is left out, the same numbers of every cell."""
 

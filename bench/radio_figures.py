@@ -106,6 +106,7 @@ def _add_pace(result: Result, paced: Sequence[Outcome]) -> None:
         name = f"pace_error_ms_{'median' if quantile == 50 else 'p99'}"
         result.figures[name] = round(float(np.percentile(late_ms, quantile)), 6)
         result.samples[name] = len(late_ms)
+    result.figures["streams_lost"] = sum(text.reattached for text in texts)
     result.figures["texts_written_again_share"] = round(float(np.mean([text.runs > 1 for text in texts])), 6)
     result.samples["texts_written_again_share"] = len(texts)
 

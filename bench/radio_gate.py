@@ -18,8 +18,8 @@ ROOM_BUSY = 0.5
 MOST_LATE_S = 0.001
 """The p99 of the pacing error, above which a cell gives way."""
 
-LATE_COUNT = 1000
-"""Waits that the p99 is taken of; where one closed a lane, the next ones are counted anew."""
+LATE_COUNT = 600
+"""Waits that the p99 is taken of; once a lane has opened or closed, they are counted anew."""
 
 LOOK_S = 3.0
 
@@ -32,7 +32,10 @@ def machine_seconds() -> tuple[float, float]:
 
 
 class Gate:
-    """Lets lanes write, so many at a time: one fewer where the machine is too busy or paces are missed, one always."""
+    """Lets lanes write, so many at a time: one fewer where the machine is too busy or paces are missed, one always.
+
+    One more only where the lanes that are open have kept their pace for a while.
+    """
 
     def __init__(self, lanes: int, seconds: Callable[[], tuple[float, float]] = machine_seconds) -> None:
         self.lanes, self.open_lanes = lanes, 1
@@ -69,14 +72,17 @@ class Gate:
         busy = spent / total if total > 0 else 0.0
         self.busy_shares.append(busy)
         self.lane_counts.append(self.open_lanes)
-        late = len(self._late_s) == LATE_COUNT and float(np.percentile(list(self._late_s), 99)) > MOST_LATE_S
-        if late:
+        known = len(self._late_s) == LATE_COUNT
+        late_s = float(np.percentile(list(self._late_s), 99)) if known else 0.0
+        wanted = self.open_lanes
+        if busy > MOST_BUSY or late_s > MOST_LATE_S:
+            wanted = max(1, wanted - 1)
+        elif known and busy < ROOM_BUSY:
+            wanted = min(self.lanes, wanted + 1)
+        if wanted != self.open_lanes or late_s > MOST_LATE_S:
             self._late_s.clear()
         async with self._moved:
-            if busy > MOST_BUSY or late:
-                self.open_lanes = max(1, self.open_lanes - 1)
-            elif busy < ROOM_BUSY:
-                self.open_lanes = min(self.lanes, self.open_lanes + 1)
+            self.open_lanes = wanted
             self._moved.notify_all()
 
     async def open_all(self) -> None:

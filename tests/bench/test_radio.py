@@ -137,15 +137,22 @@ async def test_lanes_close_where_the_machine_is_busy_or_late_and_open_where_ther
         return gate.open_lanes
 
     gate.start()
-    assert [await look(busy) for busy in (0.1, 0.4, 0.4, 0.55)] == [2, 3, 3, 3]
+    assert await look(0.1) == 1, "nothing is known yet of the pace"
+    for lanes in (2, 3, 3):
+        gate.late([0.0002] * LATE_COUNT)
+        assert await look(0.4) == lanes
+    assert await look(0.55) == 3
     assert [await look(busy) for busy in (0.9, 0.9, 0.9)] == [2, 1, 1]
-    gate.late([0.0] * (LATE_COUNT - 1))
+    gate.late([0.0] * LATE_COUNT)
     assert await look(0.1) == 2
-    gate.late([0.005] * (LATE_COUNT // 50))
+    gate.late([0.0] * LATE_COUNT + [0.005] * (LATE_COUNT // 50))
     assert await look(0.1) == 1
-    assert await look(0.1) == 2, "what was late before does not count again"
+    assert await look(0.1) == 1, "what was late before does not count again, and nothing else is known"
+    gate.late([0.0] * LATE_COUNT)
+    assert await look(0.1) == 2
     await gate.admitted(1)
     assert gate.busy_shares[:2] == pytest.approx([0.1, 0.4])
+    assert gate.lane_counts[:3] == [1, 1, 2]
 
 
 # ---- what follows ----
