@@ -15,8 +15,8 @@ MOST_BUSY = 0.6
 ROOM_BUSY = 0.5
 """Of the machine, below which one more may run."""
 
-MOST_LATE_S = 0.001
-"""The p99 of the pacing error, above which a cell gives way."""
+MOST_LATE_S = 0.002
+"""The p99 of the pacing error, above which a cell gives way; a virtual machine misses half of it with nothing to do."""
 
 LATE_COUNT = 600
 """Waits that the p99 is taken of; once a lane has opened or closed, they are counted anew."""

@@ -20,7 +20,7 @@ from airdraft.core.drafting import Drafter
 from airdraft.core.types import Span
 
 YIELD_S = 0.002
-"""The last of a wait is spent in naps: a long sleep may end that much late on a quiet virtual machine, a nap does not."""
+"""The last of a wait is spent in naps: a long sleep may end that late on a quiet virtual machine, a nap rarely."""
 
 Cache = TypeVar("Cache")
 Rows = TypeVar("Rows")
