@@ -6,6 +6,7 @@ Both ends check: an edge does not trust devices, a device does not trust edges. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import cast
@@ -49,6 +50,7 @@ MAX_Q_ENTRIES = 256
 MAX_RECEIPT_BYTES = 64
 MAX_DRAIN_EDGES = 16
 MAX_ADDRESS_CHARACTERS = 255 + 6  # a host name and a port
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")  # no scheme: gRPC would follow unix:/path
 SESSION_ID_BYTES = 16
 DIGEST_BYTES = 32
 _MICROSECONDS = 1_000_000
@@ -407,6 +409,6 @@ def _commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
 
 def _drain_from_proto(message: pb.Drain) -> Drain:
     _require(len(message.edges) <= MAX_DRAIN_EDGES, "edges", f"at most {MAX_DRAIN_EDGES} allowed")
-    usual = all(0 < len(edge) <= MAX_ADDRESS_CHARACTERS and edge.isprintable() for edge in message.edges)
+    usual = all(len(edge) <= MAX_ADDRESS_CHARACTERS and _ADDRESS.fullmatch(edge) for edge in message.edges)
     _require(usual, "edges", "an address is no HOST:PORT")
     return Drain(_epoch(message.epoch), message.deadline_ms / 1000, tuple(message.edges))

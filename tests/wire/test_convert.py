@@ -270,6 +270,9 @@ def test_an_edge_refuses_what_does_not_fit(message: pb.DeviceFrame, field: str) 
         (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=[""])), "edges"),
         (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["a" * 262])), "edges"),
         (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["a\n:1"])), "edges"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["unix:/run/a.sock"])), "edges"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["unix:a:1"])), "edges"),
+        (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["dns:///a:1"])), "edges"),
     ],
 )
 def test_a_device_refuses_what_does_not_fit(message: pb.EdgeFrame, field: str) -> None:
