@@ -25,6 +25,7 @@ from airdraft.link.relay import Relay
 from device_client.generation import Generation
 from device_client.journal import Head, Journal
 from device_client.roaming import Roaming
+from edge_node.service import HALF_CLOSE_S
 from edge_node.sessions import SessionTable
 from tests.core.test_receipts import forgeries, opened_with_receipt
 from tests.shapes import VOCABULARY, greedy
@@ -212,7 +213,7 @@ async def test_a_broken_connection_is_no_half_close() -> None:
         relay.cut()
         while edge.service.sessions.attached:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.7)  # longer than a half-close is waited for
+        await asyncio.sleep(HALF_CLOSE_S + 0.2)  # a Finish would have come by then
         (entry,) = edge.service.sessions
         assert not entry.session.finished
         relay.admit()
