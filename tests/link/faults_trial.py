@@ -108,7 +108,7 @@ class Trial:
 
     def _scene(self, prompt: tuple[int, ...]) -> Scene:
         setting = self.setting
-        names = tuple(f"edge-{index}" for index in range(setting.edges))
+        names = tuple(f"edge-{index}:7400" for index in range(setting.edges))
         credits = [setting.live_nodes, *[setting.live_nodes_elsewhere] * (setting.edges - 1)]
         limits = [
             Limits(
