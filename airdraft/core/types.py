@@ -58,6 +58,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """What an edge tells a device to plan by (DESIGN §7). A number that is 0 is not known yet, or not set."""
+
+    fixed_s: float = 0.0  # a pass of one position, as passes took lately
+    per_position_s: float = 0.0  # each further position
+    runs_ahead: bool = False  # it commits tokens while nothing of the device is live
+    edge_second_price: float = 0.0  # weight of a second of this edge, where 1 is the usual one
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How the device drafts. One frame outstanding is the synchronous schedule."""
 
@@ -189,6 +199,7 @@ class Opened:
     kv_length: int
     committed_length: int
     limits: Limits
+    quote: Quote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +270,15 @@ class Span:
     gather: tuple[int, ...] = ()
 
 
+class Work(IntEnum):
+    """What a pass is for."""
+
+    VERIFY = 1  # drafts
+    DECODE = 2  # the next token, where the device drafts nothing or none of it has come
+    PREFILL = 3  # rows of committed text that the cache lacks: a prompt, or a replay
+    RUN_AHEAD = 4  # the next token, while a draft of it may be on its way
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """A span with what fences it: it counts only if epoch, base and path hash are still current (DESIGN §4, rule 2)."""
@@ -272,6 +292,7 @@ class Pass:
     nodes: int  # how many of the span's last tokens are draft nodes
     prefix: Sequence[int]  # the committed ids; only its length is true where no setting reads the ids (``row_paths``)
     own: bool = False  # the draft nodes are of the edge's own drafter
+    work: Work = Work.VERIFY
 
     def row_paths(self) -> list[Sequence[int]]:
         """Return, for each wanted row, the ids up to and with it: the path of the token that is chosen there."""

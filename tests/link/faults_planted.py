@@ -511,6 +511,6 @@ def a_draft_of_the_edge_outlives_its_text() -> Patches:
     def own_drafted(self: EdgeSession, work: Any, tokens: Sequence[int]) -> None:
         right(self, work, tokens)
         if self._text.complete:
-            self._own = (self._text.path.end, tuple(tokens))
+            self._own._written = (self._text.path.end, tuple(tokens))
 
     yield patch.object(EdgeSession, "own_drafted", own_drafted)

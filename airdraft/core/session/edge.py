@@ -7,22 +7,20 @@ draft nodes and how much of the text the cache holds; the engine holds the cache
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from airdraft.core.acceptance import ROOT, exact_walk
 from airdraft.core.errors import (
     BadAck,
-    BadReceipt,
     CreditsExceeded,
     MalformedFrame,
     OutOfOrder,
-    SessionMismatch,
-    StaleEpoch,
     TooLong,
 )
 from airdraft.core.paths import DraftTree, Node, frame_nodes
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.sampling import penalised
+from airdraft.core.session.admission import Admission
+from airdraft.core.session.own_draft import OwnDraft
+from airdraft.core.session.passes import PASS_NODES, PREFILL_POSITIONS, Wish, verifying_span, walked
 from airdraft.core.session.text import EdgeText, Taken
 from airdraft.core.types import (
     Commit,
@@ -31,7 +29,6 @@ from airdraft.core.types import (
     DraftWork,
     EdgeFrame,
     Finish,
-    Identity,
     Limits,
     NeedPrefix,
     Open,
@@ -45,30 +42,8 @@ from airdraft.core.types import (
     Refused,
     Sampling,
     Span,
+    Work,
 )
-
-PREFILL_POSITIONS = 512
-"""Widest span of a prefill: a long prompt must not hold other sessions' passes back for long."""
-
-PASS_NODES = 64
-"""Most draft nodes in one pass; what is left over is verified by the next."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What a session keeps from its first ``Open``; every later one must repeat it."""
-
-    identity: Identity
-    sampling: Sampling
-    stop_ids: frozenset[int]
-    max_tokens: int
-    prompt_length: int
-
-    @classmethod
-    def of(cls, opened: Open) -> _Settings:
-        return cls(
-            opened.identity, opened.sampling, frozenset(opened.stop_ids), opened.max_tokens, opened.prompt_length
-        )
 
 
 class EdgeSession:
@@ -104,8 +79,8 @@ class EdgeSession:
         self.epoch = 0
         self.attached = False
         self.attested = True  # this edge, or one that shares its key, wrote all of the answer so far
-        self._first, self._receipts, self._own_text_only = first, receipts, own_text_only
-        self._settings = _Settings.of(first)
+        self._sampling = first.sampling
+        self._admission = Admission(first, receipts, own_text_only=own_text_only)
         self._text = EdgeText(first)
         self._acked = 0
         self._last_seq = 0
@@ -116,9 +91,7 @@ class EdgeSession:
         self._gather: tuple[int, ...] = ()
         self._in_flight: Pass | None = None
         self._token_due = False  # the last prefill row commits a token in every mode (rule 7)
-        self._own_draft_tokens = own_draft_tokens
-        self._own_work: DraftWork | None = None  # what the edge's own drafter is at
-        self._own: tuple[bytes, tuple[int, ...]] | None = None  # what it wrote, and the path hash that this extends
+        self._own = OwnDraft(own_draft_tokens)
 
     # ---- what others may ask ----
 
@@ -130,7 +103,17 @@ class EdgeSession:
     @property
     def sampling(self) -> Sampling:
         """Return how the text is chosen."""
-        return self._first.sampling
+        return self._sampling
+
+    @property
+    def final_length(self) -> int:
+        """Return how long prompt and answer can become."""
+        return self._text.ending.final_length
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Return the committed ids, as far as this edge has them."""
+        return self._text.ids
 
     @property
     def live_nodes(self) -> int:
@@ -142,6 +125,11 @@ class EdgeSession:
     def kv_length(self) -> int:
         """Return how many cache rows are valid (once the next span's gather is done)."""
         return self._kv_length
+
+    @property
+    def rows_in_place(self) -> int:
+        """Return how many of the first cache rows hold the first ids, without a row that must be moved first."""
+        return self._kv_length - len(self._gather)
 
     @property
     def in_flight(self) -> bool:
@@ -156,7 +144,7 @@ class EdgeSession:
         Raises StaleEpoch, SessionMismatch, MalformedFrame, BadReceipt.
         """
         held = self._text.holds(opened)
-        attested = self._admitted(opened, held=held)
+        attested = self._admission.judge(opened, self.epoch, held=held, attested=self.attested)
         frames: list[EdgeFrame] = []
         if self.attached:
             message = "a newer stream took this session"
@@ -217,45 +205,67 @@ class EdgeSession:
         self._text.lose()
         return [NeedPrefix(self.epoch, 0)] if self.attached else []
 
-    def next_pass(self) -> Pass | None:
-        """Return the session's next forward pass, or None where there is nothing to do until another event."""
+    def adopted(self, rows: int) -> None:
+        """Begin with an empty cache's first ``rows`` already there: another text with the same beginning wrote them."""
+        assert self._kv_length == 0
+        assert self._in_flight is None
+        assert rows < len(self._text.ids)
+        self._kv_length = rows
+
+    def wish(self) -> Wish | None:
+        """Return what the next pass would be for, or None where there is nothing to do until another event."""
         text = self._text
         if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
             return None
         # A draft of the text's last position alone is not verified, but it waits for an answer: the next token is one.
         if not (self._tree.nodes or self._token_due or (self._may_run and not self._own_draft_due)):
             return None
-        nodes = self._pass_nodes()
-        start, chunk_end = self._kv_length, self._kv_length + PREFILL_POSITIONS
-        if chunk_end < text.length:
-            span = Span(start, tuple(text.ids[start:chunk_end]), gather=self._gather)
-            nodes = []
+        lacking, nodes = text.length - self._kv_length, len(self._pass_nodes())
+        if lacking > 1:
+            return Wish(Work.PREFILL, lacking + nodes)
+        return Wish(Work.VERIFY if nodes else Work.DECODE, 1 + nodes)
+
+    def next_pass(self, positions: int = PREFILL_POSITIONS + PASS_NODES) -> Pass | None:
+        """Return the session's next forward pass, of at most ``positions`` > 0, or None as ``wish`` does."""
+        wish = self.wish()
+        if wish is None:
+            return None
+        text, start = self._text, self._kv_length
+        widest = min(positions, PREFILL_POSITIONS)
+        if text.length - start > widest:
+            span, nodes = Span(start, tuple(text.ids[start : start + widest]), gather=self._gather), []
         else:
-            span = self._verifying_span(start, nodes)
+            nodes = self._pass_nodes()[: max(0, positions - (text.length - start))]
+            span = verifying_span(text.ids, start, nodes, self._gather)
         self._in_flight = Pass(
             self.epoch,
             text.length,
             text.path.end,
             span,
-            self._first.sampling,
+            self._sampling,
             self._last_seq,
             len(nodes),
-            tuple(text.ids) if penalised(self._first.sampling) else range(text.length),
+            tuple(text.ids) if penalised(self._sampling) else range(text.length),
             own=bool(nodes) and not self._tree.nodes,
+            work=wish.work,
         )
         return self._in_flight
 
     def own_draft(self) -> DraftWork | None:
         """Return what the edge's own drafter should write, or None until another event; the next pass waits for it."""
-        if self._own_work is not None or not self._own_draft_due:
+        if not self._own_draft_due:
             return None
-        self._own_work = DraftWork(tuple(self._text.ids), self._own_room, self._text.path.end)
-        return self._own_work
+        return self._own.ask(self._text.ids, self._own_room, self._text.path.end)
 
     def own_drafted(self, work: DraftWork, tokens: Sequence[int]) -> None:
         """Take what the edge's own drafter wrote; it is void where the text has gone on."""
-        assert work is self._own_work
-        self._own_work, self._own = None, (work.path_hash, tuple(tokens[: work.count]))
+        self._own.take(work, tokens)
+
+    def lost_pass(self, done: Pass) -> None:
+        """A pass came to nothing: the rows before those that it touched are still good, the rest is done again."""
+        assert done is self._in_flight
+        self._in_flight = None
+        self._kv_length, self._gather = min(self._kv_length, done.span.start - len(done.span.gather)), ()
 
     def finished_pass(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
         """Take a pass's outcome; it counts only if its epoch, base and path hash are still current."""
@@ -272,30 +282,6 @@ class EdgeSession:
         return self._commit(done, result)
 
     # ---- attaching ----
-
-    def _admitted(self, opened: Open, *, held: bool) -> bool:
-        """Say whether what the device presents is known for this fleet's own text.
-
-        Raises StaleEpoch, SessionMismatch, MalformedFrame, BadReceipt.
-        """
-        if opened.epoch <= self.epoch:
-            raise StaleEpoch(
-                f"epoch {opened.epoch} is not above {self.epoch}; attach with a higher one",
-                field="epoch",
-                highest_epoch=self.epoch,
-            )
-        if _Settings.of(opened) != self._settings:
-            raise SessionMismatch("this session was opened with other settings; use a new session id", field="open")
-        if not opened.prompt_length <= opened.length <= self._text.ending.final_length:
-            raise MalformedFrame("length lies outside prompt and answer", field="length")
-        signed = self._receipts is not None and self._receipts.accepts(opened)
-        if not signed and self._receipts is not None and self._receipts.knows(opened.receipt):
-            raise BadReceipt("the receipt is not for what it came with", field="receipt")
-        if held:
-            return self.attested or signed
-        if not signed and self._own_text_only and opened.length > opened.prompt_length:
-            raise BadReceipt("this edge goes on with no answer but its own fleet's; begin anew", field="receipt")
-        return signed or opened.length == opened.prompt_length
 
     def _go_on(self, opened: Open) -> list[EdgeFrame]:
         """Answer a device whose text is the beginning of what is held."""
@@ -316,9 +302,7 @@ class EdgeSession:
         return Commit(self.epoch, base, ids, text.length, text.path.end, 0, origins, text.stop, receipt=self._receipt())
 
     def _receipt(self) -> bytes:
-        if self._receipts is None or not self.attested:
-            return b""
-        return self._receipts.sign(self._first, self.epoch, self._text.digest)
+        return self._admission.receipt(self.epoch, self._text.digest) if self.attested else b""
 
     def _prefix_is(self, taken: Taken) -> list[EdgeFrame]:
         """Go on with a prefix that an attach promised."""
@@ -370,7 +354,7 @@ class EdgeSession:
         """How many tokens of its own the next pass may verify: with the one that follows, no more than it may run."""
         text = self._text
         ahead = self.limits.ahead_tokens - (text.length - self._acked)
-        return min(self._own_draft_tokens, ahead - 1, text.ending.final_length - text.length - 1)
+        return min(self._own.tokens, ahead - 1, text.ending.final_length - text.length - 1)
 
     @property
     def _own_draft_due(self) -> bool:
@@ -380,39 +364,20 @@ class EdgeSession:
             return False
         if self._tree.nodes or self._token_due or not self._may_run or self._own_room <= 0:
             return False
-        return self._own is None or self._own[0] != text.path.end
+        return self._own.lacks(text.path.end)
 
     def _pass_nodes(self) -> list[Node]:
         """Return the live nodes to verify, parents before children; none at or past the text's last position."""
-        if not self._tree.nodes and self._own is not None and self._own[0] == self._text.path.end:
-            base_hash, tokens = self._own
-            return frame_nodes(Draft(self.epoch, 0, 0, self._text.length, base_hash, tokens))
-        useful = [node for node in self._tree.nodes.values() if node.length < self._text.ending.final_length]
+        text = self._text
+        if not self._tree.nodes:
+            own = self._own.after(text.path.end)
+            return frame_nodes(Draft(self.epoch, 0, 0, text.length, text.path.end, own)) if own else []
+        useful = [node for node in self._tree.nodes.values() if node.length < text.ending.final_length]
         return useful[:PASS_NODES]
 
-    def _verifying_span(self, start: int, nodes: Sequence[Node]) -> Span:
-        """Return the span of what the cache lacks of the committed text, then the nodes; all of their rows wanted."""
-        lacking = self._text.ids[start:]
-        first = len(lacking)
-        index_of = {node.path_hash: first + index for index, node in enumerate(nodes)}
-        parents = [index_of.get(node.parent_hash, first - 1) for node in nodes]
-        tokens = (*lacking, *(node.token for node in nodes))
-        chain = all(parent == first + index - 1 for index, parent in enumerate(parents))
-        wanted = tuple(range(first - 1, len(tokens)))
-        return Span(
-            start, tokens, None if chain else (*range(-1, first - 1), *parents), wanted=wanted, gather=self._gather
-        )
-
     def _commit(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
-        span, count, text = done.span, done.nodes, self._text
-        first = len(span.tokens) - count
-        children: dict[int, list[int]] = {}
-        for index in range(count):
-            parent = first + index - 1 if span.parents is None else span.parents[first + index]
-            children.setdefault(parent - first if parent >= first else ROOT, []).append(index)
-        choices = dict(zip(range(ROOT, count), result.choices, strict=True))
-        base = text.length
-        walk = exact_walk(span.tokens[first:], children, choices, base, text.ending)
+        text, base = self._text, self._text.length
+        walk = walked(done, result.choices, text.ending)
         origins = walk.origins
         if done.own:
             origins = tuple(Origin.EDGE_DRAFT if it is Origin.ACCEPTED else it for it in origins)

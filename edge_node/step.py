@@ -1,0 +1,92 @@
+"""What the front asks of the engine, and what comes back: the values that cross the border between their processes.
+
+The front keeps the sessions and owns the books of the KV pool (``edge_node.kv_pool``); the engine holds the rows and
+the model and does what a step says. Rows are numbered through the whole pool. A ``Span`` speaks of rows of its own
+session; its extent says where those begin.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from airdraft.core.types import Sampling, Span
+
+
+class Extent(Struct, frozen=True):
+    """Rows of the pool that one session owns, side by side."""
+
+    first: int
+    rows: int
+
+
+class Fill(Struct, frozen=True):
+    """Rows to write before a step's spans run: copies of those from ``source`` on, read before any is written.
+
+    Without a source they are cleared: nothing of who had them before may be left.
+    """
+
+    target: int
+    rows: int
+    source: int | None = None
+
+
+class Item(Struct, frozen=True):
+    """One session's part of a step."""
+
+    extent: Extent
+    span: Span
+    sampling: Sampling
+    paths: tuple[tuple[int, ...], ...] | None = None  # ids up to and with each wanted row, where a penalty reads them
+
+
+class Step(Struct, frozen=True, tag=True):
+    """One wide pass over spans of many sessions; of each session at most one."""
+
+    number: int
+    items: tuple[Item, ...]
+    fills: tuple[Fill, ...] = ()  # in this order
+
+
+class Outcome(Struct, frozen=True):
+    """What became of one item: the target's choice after each wanted row, or why there is none."""
+
+    choices: tuple[int, ...] = ()
+    near_ties: tuple[int, ...] = ()  # indices of the choices that rounding could have turned
+    failure: str = ""  # one line; the item's rows are as if it had not run
+
+
+class StepDone(Struct, frozen=True, tag=True):
+    """A step's outcomes, in the order of its items, and what it took."""
+
+    number: int
+    outcomes: tuple[Outcome, ...]
+    positions: int = 0  # that were asked for
+    computed: int = 0  # that the model computed, padding included
+    pass_s: float = 0.0  # the model and the choice of tokens
+    host_s: float = 0.0  # whatever else the engine did from the step's arrival to its end
+
+
+class DraftItem(Struct, frozen=True):
+    """A wish for tokens of the edge's own drafter."""
+
+    session: int  # names the drafter's state of this session
+    sampling: Sampling
+    known: int  # how long a path this drafter was told so far, 0 at first
+    ids: tuple[int, ...]  # of the path from ``known`` on
+    count: int
+
+
+class DraftStep(Struct, frozen=True, tag=True):
+    """Drafts for several sessions at once; ``forget`` names sessions that are gone."""
+
+    number: int
+    items: tuple[DraftItem, ...]
+    forget: tuple[int, ...] = ()
+
+
+class Drafted(Struct, frozen=True, tag=True):
+    """What was drafted for each item; nothing where the drafter failed."""
+
+    number: int
+    tokens: tuple[tuple[int, ...], ...]
+    draft_s: float = 0.0
