@@ -25,9 +25,11 @@ Extent = Literal["quick", "bars", "full"]
 BENCHES: dict[str, tuple[str, str]] = {
     "overhead": ("overhead", "Time of a round outside the two models, on loopback."),
     "sampling": ("sampling", "Time of one choice of the sampler, at the vocabulary of a large model."),
+    "engine": ("engine", "The edge engine beside its peers, what its passes cost, and fleets of devices on it."),
     "noise": ("noise_choice", "The tests that chose the sampler's noise (ADR 0006)."),
     "resume": ("resume", "How long a text stands still after each kind of loss."),
     "simulate": ("simulate", "The session cores in virtual time, against the prototype's figures and the formulas."),
+    "queue": ("queue", "The way from the front to the engine and back, and what a process of its own buys (ADR 0010)."),
     "relay": ("relay_error", "How far the emulated link is from the one asked for: delay and rate."),
 }
 """Name on the command line: module, and what it measures. They take --quick or --bars alone."""

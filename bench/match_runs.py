@@ -15,6 +15,7 @@ from airdraft.link.sim_text import MatchRun
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import load_target
 from edge_node.engine.sampling import choose_rows
+from edge_node.step import Extent
 
 MAX_TOKENS = 128
 """Of a text; the demo target ends its answers long before."""
@@ -27,7 +28,7 @@ class Pair:
         """Load both; ``demo``, a folder or a hub id. Raises CheckpointRefused."""
         torch.set_num_threads(1)
         self._target, self._drafter = load_target(target), load_target(drafter, role=Role.DRAFTER)
-        self._engines = TargetEngine(self._target), TargetEngine(self._drafter)
+        self._engines = tuple(TargetEngine(model, model.context_tokens) for model in (self._target, self._drafter))
         self._tokenizer = Tokenizer.from_str(self._target.tokenizer_json)
 
     def run(self, prompt: str, sampling: Sampling, max_tokens: int = MAX_TOKENS) -> MatchRun:
@@ -39,9 +40,9 @@ class Pair:
 
     def _answer(self, prompt: tuple[int, ...], sampling: Sampling, max_tokens: int) -> tuple[int, ...]:
         engine, stop_ids = self._engines[0], self._target.stop_ids
-        cache, path, feed = engine.open(), list(prompt), prompt
+        place, path, feed = Extent(0, engine.rows), list(prompt), prompt
         while len(path) < len(prompt) + max_tokens and (len(path) == len(prompt) or path[-1] not in stop_ids):
-            (logits,) = engine.extend([(cache, Span(len(path) - len(feed), feed, wanted=(len(feed) - 1,)))])
+            (logits,) = engine.extend([(place, Span(len(path) - len(feed), feed, wanted=(len(feed) - 1,)))])
             feed = choose_rows(logits, sampling, self._target.vocabulary, [path])
             path += feed
         return tuple(path[len(prompt) :])
@@ -50,7 +51,7 @@ class Pair:
         """Return what the drafter writes at every place of the answer, by one forward over all of it."""
         engine, text = self._engines[1], (*prompt, *ids)
         wanted = tuple(range(len(prompt) - 1, len(text) - 1))
-        (logits,) = engine.extend([(engine.open(), Span(0, text[:-1], wanted=wanted))])
+        (logits,) = engine.extend([(Extent(0, engine.rows), Span(0, text[:-1], wanted=wanted))])
         return choose_rows(logits, sampling, self._target.vocabulary, [text[: row + 1] for row in wanted])
 
 

@@ -27,10 +27,11 @@ from bench.radio_text import NOISE_SEED
 from coordinator.policy.costs import PassCost
 
 if TYPE_CHECKING:
-    from edge_node.engine.drafter import NewDrafter
+    from edge_node.engine.runner import EdgeDrafter
     from edge_node.engine.target import Target
     from edge_node.service import EdgeService
 
+POOL_ROWS = 1 << 16
 KEEP_S = 1.0
 """How long a session without a stream is kept; no text of the bench is gone on with."""
 
@@ -47,17 +48,17 @@ class Pace:
 def _target_engine(target: Target, pace: Pace) -> Any:
     from edge_node.engine.engine import TargetEngine
 
-    engine = TargetEngine(target)
+    engine = TargetEngine(target, POOL_ROWS)
     return engine if pace.target is None else PacedEngine(engine, pace.target.seconds, pace.pacer)
 
 
-def _new_drafter(name: str, target: Target, pace: Pace) -> NewDrafter | None:
-    from edge_node.engine.drafter import load_drafter
+def _drafter(name: str, target: Target, pace: Pace) -> EdgeDrafter | None:
+    from edge_node.engine.drafter import SessionDrafters, new_drafter
 
     if name == "none":
         return None
     kind, _, acceptance = name.partition(":")
-    new = load_drafter("demo-target" if kind == "noisy" else name, target, device="cpu", dtype="auto")
+    new = new_drafter("demo-target" if kind == "noisy" else name, target, device="cpu", dtype="auto")
 
     def drafter(sampling: Sampling) -> Drafter:
         made = new(sampling)
@@ -65,25 +66,34 @@ def _new_drafter(name: str, target: Target, pace: Pace) -> NewDrafter | None:
             made = NoisyDrafter(made, float(acceptance), NOISE_SEED, target.vocabulary)
         return made if pace.draft_s is None or kind == "ngram" else PacedDrafter(made, pace.draft_s, pace.pacer)
 
-    return drafter
+    return SessionDrafters(drafter)
 
 
-def _services(drafts: Sequence[str], pace: Pace) -> dict[str, EdgeService]:
-    """Return a service for each draft, ``none`` or a drafter and a length; they share one target."""
+def _services(drafts: Sequence[str], pace: Pace, stack: ExitStack) -> dict[str, EdgeService]:
+    """Return a service for each draft, ``none`` or a drafter and a length; they share one model, not its pool."""
     from edge_node.config import EdgeSettings
+    from edge_node.engine.assembly import loaded_of
+    from edge_node.engine.engine import TargetEngine
     from edge_node.engine.loading import load_target
-    from edge_node.server import describe_target
+    from edge_node.engine.runner import StepRunner
+    from edge_node.engine_thread import EngineThread
+    from edge_node.kv_pool import KvPool
+    from edge_node.metrics import EdgeMetrics
+    from edge_node.server import describe
     from edge_node.service import EdgeService
-    from edge_node.sessions import SessionTable
+    from edge_node.sessions import SessionTable, Terms
 
     settings = EdgeSettings()
     target = load_target("demo", device="cpu", max_context=settings.max_context)
-    engine, services = _target_engine(target, pace), {}
+    description = describe(loaded_of(target, TargetEngine(target, POOL_ROWS)), settings)
+    services = {}
     for draft in drafts:
         name, _, length = draft.rpartition(":")
-        own_tokens = int(length) if name else 0
-        service = EdgeService(SessionTable(most=8, keep_s=KEEP_S, own_draft_tokens=own_tokens))
-        service.ready(engine, describe_target(target, settings), _new_drafter(name or draft, target, pace))
+        terms = Terms(8, KEEP_S, own_draft_tokens=int(length) if name else 0, own_draft_adapts=False)
+        service = EdgeService(SessionTable(terms, EdgeMetrics("demo")))
+        runner = StepRunner(_target_engine(target, pace), target.vocabulary, _drafter(name or draft, target, pace))
+        service.ready(stack.enter_context(EngineThread(runner)), description, KvPool(POOL_ROWS))
+        stack.callback(service.close)
         services[draft] = service
     return services
 
@@ -98,13 +108,12 @@ async def serve(drafts: Sequence[str], pace: Pace) -> None:
     torch.set_num_threads(1)
     servers: list[grpc.aio.Server] = []
     with ExitStack() as stack:
-        for draft, service in _services(drafts, pace).items():
+        for draft, service in _services(drafts, pace, stack).items():
             server = grpc.aio.server(options=SERVER_OPTIONS)
             add_verification(server, service)
             port = server.add_insecure_port("127.0.0.1:0")
             await server.start()
             servers.append(server)
-            stack.enter_context(service.running())
             print(f"listening {draft} 127.0.0.1:{port}", flush=True)
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,7 @@ from airdraft.core.types import Limits, Span
 from airdraft.wire.describe import Description
 from bench.figures import REPOSITORY
 from bench.processes import ONE_THREAD, EdgeFailed, pin
+from edge_node.step import Extent, Fill
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,8 @@ POSITION_S = 20e-6
 """A replay of 512 positions lasts three times as long as a pass of one."""
 
 VOCABULARY = 256
+POOL_ROWS = 1 << 18
+"""Enough for 200 texts of the whole context."""
 KEEP_S = 60.0
 """How long a session without a stream is kept: the edge node's default."""
 
@@ -86,55 +89,50 @@ class ScriptedDrafter:
         """Know it already."""
 
 
-class StubCache:
-    """What a session holds: the hash of the path that ends at each row."""
+class StubEngine:
+    """What a step runner needs of an engine: a pool whose rows are hashes, each of the path that ends there."""
 
-    def __init__(self) -> None:
-        self.hashes: list[bytes] = []
+    def __init__(self, pass_s: float = PASS_S, position_s: float = POSITION_S, rows: int = POOL_ROWS) -> None:
+        """Let a pass last ``pass_s`` and ``position_s`` for each of its positions."""
+        self._pass_s, self._position_s = pass_s, position_s
+        self._hashes: list[bytes | None] = [None] * rows
+        self.rows, self.context_tokens = rows, DESCRIPTION.limits.context_tokens
+        self.computed = 0
 
-    @property
-    def rows(self) -> int:
-        """Return the number of valid rows."""
-        return len(self.hashes)
+    def fill(self, fill: Fill) -> None:
+        """Copy or clear rows."""
+        end = fill.target + fill.rows
+        if fill.source is None:
+            self._hashes[fill.target : end] = [None] * fill.rows
+        else:
+            self._hashes[fill.target : end] = self._hashes[fill.source : fill.source + fill.rows]
 
-    def write(self, span: Span) -> list[bytes]:
+    def extend(self, work: Sequence[tuple[Extent, Span]]) -> list[Tensor]:
+        """Run each span; return float32 logits [wanted, V] that are 1 at the choice and 0 elsewhere."""
+        positions = sum(len(span.tokens) for _, span in work)
+        due = time.perf_counter() + self._pass_s + self._position_s * positions
+        hashes = [self.write(extent, span) for extent, span in work]
+        logits = [
+            _logits([written[index] for index in span.wanted]) for (_, span), written in zip(work, hashes, strict=True)
+        ]
+        self.computed += positions
+        time.sleep(max(0.0, due - time.perf_counter()))
+        return logits
+
+    def write(self, extent: Extent, span: Span) -> list[bytes]:
         """Take a span's rows as a model's cache would; return the hash at each of them."""
+        start = extent.first + span.start
         if span.gather:
-            moved = [self.hashes[row] for row in span.gather]
-            self.hashes[span.start - len(moved) :] = moved
-        assert span.start <= self.rows, f"span starts at {span.start}, the cache holds {self.rows} rows"
-        del self.hashes[span.start :]
-        before = self.hashes[-1] if self.hashes else _ROOT
+            moved = [self._hashes[extent.first + row] for row in span.gather]
+            self._hashes[start - len(moved) : start] = moved
+        before = self._hashes[start - 1] if span.start else _ROOT
+        assert before is not None, f"row {span.start - 1} of the session was never written"
         written: list[bytes] = []
         for index, token in enumerate(span.tokens):
             parent = index - 1 if span.parents is None else span.parents[index]
             written.append(next_hash(written[parent] if parent >= 0 else before, token))
-        self.hashes += written
+        self._hashes[start : start + len(written)] = written
         return written
-
-
-class StubEngine:
-    """The two methods that the service needs of an engine."""
-
-    def __init__(self, pass_s: float = PASS_S, position_s: float = POSITION_S) -> None:
-        """Let a pass last ``pass_s`` and ``position_s`` for each of its positions."""
-        self._pass_s, self._position_s = pass_s, position_s
-
-    def open(self) -> StubCache:
-        """Return the empty cache of a new session."""
-        return StubCache()
-
-    def extend(self, work: Sequence[tuple[StubCache, Span]]) -> list[Tensor]:
-        """Run each span; return float32 logits [wanted, V] that are 1 at the choice and 0 elsewhere."""
-        positions = sum(len(span.tokens) for _, span in work)
-        due = time.perf_counter() + self._pass_s + self._position_s * positions
-        logits = [_logits([hashes[index] for index in span.wanted]) for span, hashes in _written(work)]
-        time.sleep(max(0.0, due - time.perf_counter()))
-        return logits
-
-
-def _written(work: Sequence[tuple[StubCache, Span]]) -> list[tuple[Span, list[bytes]]]:
-    return [(span, cache.write(span)) for cache, span in work]
 
 
 def _logits(paths: Sequence[bytes]) -> Tensor:
@@ -181,17 +179,22 @@ async def serve(port: int) -> None:
     import torch
 
     from airdraft.wire.server import SERVER_OPTIONS, add_verification
+    from edge_node.engine.runner import StepRunner
+    from edge_node.engine_thread import EngineThread
+    from edge_node.kv_pool import KvPool
+    from edge_node.metrics import EdgeMetrics
     from edge_node.service import EdgeService
-    from edge_node.sessions import SessionTable
+    from edge_node.sessions import SessionTable, Terms
 
     torch.set_num_threads(1)
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = EdgeService(SessionTable(most=1024, keep_s=KEEP_S))
-    service.ready(cast(Any, StubEngine()), DESCRIPTION)
+    service = EdgeService(SessionTable(Terms(most=1024, keep_s=KEEP_S), EdgeMetrics("stub")))
     add_verification(server, service)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
-    with service.running():
+    engine = StubEngine()
+    with EngineThread(StepRunner(engine, VOCABULARY)) as thread:
+        service.ready(thread, DESCRIPTION, KvPool(engine.rows))
         print(f"listening 127.0.0.1:{bound}", flush=True)
         await server.wait_for_termination()
 

@@ -15,6 +15,7 @@ from airdraft.settings import SettingsError
 from edge_node.config import EdgeSettings
 
 USAGE = 2
+ENGINE_LOST = 1
 
 app = application("edge_node", "Serve one large model to many devices, which draft for it.")
 
@@ -37,8 +38,16 @@ def serve(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 … [default: auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16. [default: auto]")] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="fast, or strict: the same bits whoever else is served; slower. [default: fast]"),
+    ] = None,
+    kv_dtype: Annotated[str | None, typer.Option(help="auto, or int8: a smaller cache. [default: auto]")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [default: 50051]")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Prometheus and health over HTTP, on the same host; 0 takes a free one.")
+    ] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure/--no-insecure", help="Listen beyond this machine without TLS.")
     ] = None,
@@ -46,11 +55,12 @@ def serve(
     max_context: Annotated[int | None, typer.Option(help="Prompt and answer, in tokens. [default: 4096]")] = None,
     resume_seconds: Annotated[float | None, typer.Option(help="Keep a left session so long. [default: 60]")] = None,
     kv_tokens: Annotated[
-        int | None, typer.Option(help="Cache rows of all sessions; past it caches give way and replay. [default: any]")
+        int | None, typer.Option(help="Cache rows of all sessions together. [default: what memory gives]")
     ] = None,
+    step_positions: Annotated[int | None, typer.Option(help="Positions of one pass. [default: 512]")] = None,
     edge_draft_model: Annotated[
         str | None,
-        typer.Option(help="Drafts for devices that idle: none, ngram, demo, a folder or a hub id. [default: none]"),
+        typer.Option(help="Drafts for devices that idle: none, ngram, demo, a folder or a hub id. [default: ngram]"),
     ] = None,
     edge_draft_length: Annotated[int | None, typer.Option(help="Tokens that it drafts a pass. [default: 4]")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Time to finish after SIGTERM. [default: 20]")] = None,
@@ -79,14 +89,19 @@ def serve(
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="edge_node: %(levelname)s %(name)s: %(message)s")
     # Loaded late: torch takes seconds, and --help must not.
     from airdraft.checkpoint import CheckpointRefused
+    from edge_node.engine_process import EngineChanged, EngineDied, EngineRefused
+    from edge_node.metrics_port import MetricsPortTaken
     from edge_node.server import CannotListen, KeyRefused
     from edge_node.server import serve as serve_process
 
     try:
         asyncio.run(serve_process(settings, _say, _listening))
-    except (CannotListen, KeyRefused, CheckpointRefused) as error:
+    except (CannotListen, MetricsPortTaken, KeyRefused, CheckpointRefused, EngineRefused) as error:
         _say(str(error))
         raise typer.Exit(USAGE) from None
+    except (EngineDied, EngineChanged) as error:
+        _say(str(error))
+        raise typer.Exit(ENGINE_LOST) from None
 
 
 def main() -> None:

@@ -33,14 +33,18 @@ class EdgeSettings(ProcessSettings):
     revision: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    profile: Literal["fast", "strict"] = "fast"
+    kv_dtype: Literal["auto", "int8"] = "auto"
     host: str = "127.0.0.1"
     port: int = Field(default=50051, ge=0, le=65535)
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
     insecure: bool = False
     max_sessions: int = Field(default=64, ge=1)
     max_context: int = Field(default=4096, ge=2)
     resume_seconds: float = Field(default=60.0, ge=0)
     kv_tokens: int | None = Field(default=None, ge=2)
-    edge_draft_model: str = "none"
+    step_positions: int = Field(default=512, ge=1)
+    edge_draft_model: str = "ngram"
     edge_draft_length: int = Field(default=4, ge=1, le=64)
     drain_seconds: float = Field(default=20.0, ge=0)
     drain_to: Addresses = ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -14,16 +15,16 @@ from grpc_reflection.v1alpha import reflection
 
 from airdraft import __version__
 from airdraft.core.receipts import KEY_BYTES, ReceiptKey
-from airdraft.core.tokenizer_digest import tokenizer_digest
 from airdraft.core.types import Limits
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, SERVICE_NAME, add_verification
 from edge_node.config import EdgeSettings
-from edge_node.engine.drafter import NewDrafter, load_drafter
-from edge_node.engine.engine import TargetEngine
-from edge_node.engine.loading import Target, load_target
+from edge_node.engine_messages import Load, Loaded
+from edge_node.engine_process import EngineDied, EngineProcess, Watch
+from edge_node.kv_pool import KvPool
+from edge_node.metrics import EdgeMetrics, serve_metrics
 from edge_node.service import EdgeService
-from edge_node.sessions import SessionTable
+from edge_node.sessions import SessionTable, Terms
 
 Report = Callable[[str], None]
 _HEALTH = health_pb2.HealthCheckResponse
@@ -49,92 +50,156 @@ def receipt_key(path: Path | None) -> ReceiptKey:
         raise KeyRefused(f"{path}: {error}; make one with: openssl rand -out {path} {KEY_BYTES}") from None
 
 
-def describe_target(target: Target, settings: EdgeSettings) -> Description:
+def describe(loaded: Loaded, settings: EdgeSettings) -> Description:
     """Return what this edge says of itself."""
     return Description(
-        model_name=settings.served_model_name or target.name,
-        model_digest=target.model_digest,
-        tokenizer_digest=tokenizer_digest(target.tokenizer_json),
-        stop_ids=target.stop_ids,
-        vocabulary=target.vocabulary,
-        limits=Limits(context_tokens=target.context_tokens),
-        numerics=f"fast/{target.dtype}/{target.device}",
-        chat_template=target.chat_template or "",
-        tokenizer_json=target.tokenizer_json,
+        model_name=settings.served_model_name or loaded.name,
+        model_digest=loaded.model_digest,
+        tokenizer_digest=loaded.tokenizer_digest,
+        stop_ids=loaded.stop_ids,
+        vocabulary=loaded.vocabulary,
+        limits=Limits(context_tokens=loaded.context_tokens),
+        numerics=loaded.numerics,
+        chat_template=loaded.chat_template or "",
+        tokenizer_json=loaded.tokenizer_json,
         server_version=__version__,
     )
 
 
-async def serve(settings: EdgeSettings, report: Report, listening: Report) -> None:
-    """Serve until SIGTERM or SIGINT; ``report`` gets progress, ``listening`` the address once sessions are accepted.
-
-    Raises CannotListen, KeyRefused, and what loading raises.
-    """
-    server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = EdgeService(
-        SessionTable(
-            most=settings.max_sessions,
-            keep_s=settings.resume_seconds,
-            receipts=receipt_key(settings.receipt_key),
-            own_text_only=settings.own_text_only,
-            kv_tokens=settings.kv_tokens,
-            own_draft_tokens=0 if settings.edge_draft_model == "none" else settings.edge_draft_length,
-        )
-    )
-    add_verification(server, service)
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    await _set_health(checks, _HEALTH.NOT_SERVING)
-    address = _bind(server, settings)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await server.start()
-    loading = asyncio.create_task(_load(settings, service, report))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        with service.running():
-            await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                await _set_health(checks, _HEALTH.SERVING)
-                listening(address)
-                await stopping
-                report("draining")
-                await checks.enter_graceful_shutdown()
-                if not await service.drained(settings.drain_seconds, settings.drain_to):
-                    report(f"{service.sessions.attached} sessions cut off after {settings.drain_seconds:g} s")
-    finally:
-        for task in (loading, stopping):
-            task.cancel()
-        await asyncio.wait([loading, stopping])
-        await server.stop(grace=0.5)
-
-
-async def _load(settings: EdgeSettings, service: EdgeService, report: Report) -> None:
-    report(f"loading {settings.model}")
-    target = await asyncio.to_thread(
-        load_target,
-        settings.model,
+def load_of(settings: EdgeSettings) -> Load:
+    """Return what the engine is asked to load."""
+    return Load(
+        model=settings.model,
         revision=settings.revision,
         device=settings.device,
         dtype=settings.dtype,
         max_context=settings.max_context,
-    )
-    description = describe_target(target, settings)
-    drafter = await asyncio.to_thread(_load_drafter, settings, target)
-    service.ready(TargetEngine(target), description, drafter)
-    report(
-        f"serving {description.model_name}, {target.context_tokens} tokens of context, "
-        f"up to {settings.max_sessions} sessions, {description.numerics}"
+        max_sessions=settings.max_sessions,
+        kv_tokens=settings.kv_tokens,
+        kv_dtype=settings.kv_dtype,
+        profile=settings.profile,
+        draft_model=settings.edge_draft_model,
     )
 
 
-def _load_drafter(settings: EdgeSettings, target: Target) -> NewDrafter | None:
-    if settings.edge_draft_model == "none":
-        return None
-    return load_drafter(settings.edge_draft_model, target, device=settings.device, dtype=settings.dtype)
+class EdgeServer:
+    """An edge node as one process with its engine in another: listens, loads, serves, drains."""
+
+    def __init__(self, settings: EdgeSettings, report: Report) -> None:
+        """Prepare; ``report`` gets progress, a line at a time. Raises KeyRefused."""
+        terms = Terms(
+            most=settings.max_sessions,
+            keep_s=settings.resume_seconds,
+            receipts=receipt_key(settings.receipt_key),
+            own_text_only=settings.own_text_only,
+            own_draft_tokens=0 if settings.edge_draft_model == "none" else settings.edge_draft_length,
+        )
+        self._settings, self._report = settings, report
+        self._metrics = EdgeMetrics(settings.served_model_name or settings.model)
+        self._service = EdgeService(SessionTable(terms, self._metrics), step_positions=settings.step_positions)
+        self._engine = EngineProcess(Watch(report, self._died, self._loaded))
+        self._checks = health.aio.HealthServicer()
+        self._health = _HEALTH.NOT_SERVING
+        self._watching: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listening: Report) -> None:
+        """Serve until SIGTERM or SIGINT; ``listening`` gets the address once sessions are accepted.
+
+        Raises CannotListen, MetricsPortTaken, EngineChanged, and what loading raises.
+        """
+        server = grpc.aio.server(options=SERVER_OPTIONS)
+        add_verification(server, self._service)
+        health_pb2_grpc.add_HealthServicer_to_server(self._checks, server)
+        reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await self._set_health(_HEALTH.NOT_SERVING)
+        address = _bind(server, self._settings)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stopping = asyncio.create_task(stop.wait())
+        with self._metrics_served():
+            await server.start()
+            try:
+                if await self._load(stopping):
+                    listening(address)
+                    await self._until(stopping)
+                    await self._drain()
+            finally:
+                stopping.cancel()
+                self._service.close()
+                await self._engine.close()
+                await server.stop(grace=0.5)
+
+    @contextmanager
+    def _metrics_served(self) -> Iterator[None]:
+        settings = self._settings
+        if settings.metrics_port is None:
+            yield
+            return
+        with serve_metrics(self._metrics, settings.host, settings.metrics_port) as port:
+            self._report(f"metrics on http://{settings.host}:{port}/metrics")
+            yield
+
+    async def _load(self, stopping: asyncio.Task[bool]) -> bool:
+        """Say whether the model was loaded before the process was told to stop."""
+        self._report(f"loading {self._settings.model}")
+        loading = asyncio.create_task(self._engine.start(load_of(self._settings)))
+        await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            loading.cancel()
+            await asyncio.wait([loading])
+            return False
+        loaded = loading.result()
+        self._loaded(loaded)
+        self._report(
+            f"serving {loaded.name}, {loaded.context_tokens} tokens of context, up to {self._settings.max_sessions} "
+            f"sessions in {loaded.rows} cache rows of {loaded.row_bytes} bytes, {loaded.numerics}"
+        )
+        return True
+
+    async def _until(self, stopping: asyncio.Task[bool]) -> None:
+        """Wait for the order to stop; an engine that cannot go on ends the wait with what it raises."""
+        failing = asyncio.create_task(self._engine.failed())
+        await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+        failing.cancel()
+
+    async def _drain(self) -> None:
+        self._report("draining")
+        self._metrics.health = "draining"
+        await self._checks.enter_graceful_shutdown()
+        if not await self._service.drained(self._settings.drain_seconds, self._settings.drain_to):
+            self._report(f"{self._service.sessions.attached} sessions cut off after {self._settings.drain_seconds:g} s")
+
+    # ---- the engine's life ----
+
+    def _loaded(self, loaded: Loaded) -> None:
+        self._metrics.model_name = self._settings.served_model_name or loaded.name
+        pool = KvPool(loaded.rows)
+        self._service.ready(self._engine, describe(loaded, self._settings), pool, loaded.rungs)
+        self._say(_HEALTH.SERVING)
+
+    def _died(self, error: EngineDied) -> None:
+        self._report(str(error))
+        self._metrics.engine_died()
+        self._service.unready()
+        self._say(_HEALTH.NOT_SERVING)
+
+    def _say(self, status: int) -> None:
+        task = asyncio.get_running_loop().create_task(self._set_health(status))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+
+    async def _set_health(self, status: int) -> None:
+        self._metrics.health = "serving" if status == _HEALTH.SERVING else "loading"
+        for name in ("", SERVICE_NAME):
+            await self._checks.set(name, status)
+
+
+async def serve(settings: EdgeSettings, report: Report, listening: Report) -> None:
+    """Serve until SIGTERM or SIGINT; see ``EdgeServer``."""
+    await EdgeServer(settings, report).serve(listening)
 
 
 def _bind(server: grpc.aio.Server, settings: EdgeSettings) -> str:
@@ -144,8 +209,3 @@ def _bind(server: grpc.aio.Server, settings: EdgeSettings) -> str:
         message = f"cannot listen on {settings.host}:{settings.port}; is another edge running? choose another --port"
         raise CannotListen(message) from error
     return f"{settings.host}:{port}"
-
-
-async def _set_health(checks: health.aio.HealthServicer, status: int) -> None:
-    for name in ("", SERVICE_NAME):
-        await checks.set(name, status)

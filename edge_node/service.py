@@ -1,20 +1,15 @@
 """The edge's service: a thin pump between streams, session cores and the engine.
 
-Nothing here knows what a draft is worth: frames go into a core, frames and passes come out. One pass runs at a time, on
-a thread of its own, so that the event loop stays free for frames.
+Nothing here knows what a draft is worth: frames go into a core, frames and wishes for passes come out. The engine is
+elsewhere, so that the event loop stays free for frames.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Protocol
-
-from torch import Tensor
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 from airdraft.core.errors import (
     Draining,
@@ -30,69 +25,63 @@ from airdraft.core.types import (
     PROTOCOL_VERSION,
     SAMPLER_VERSION,
     DeviceFrame,
-    DraftWork,
     Drain,
     EdgeFrame,
     Finish,
     Open,
-    Pass,
-    PassResult,
+    Opened,
     Ping,
-    Span,
-    Timing,
+    Quote,
 )
 from airdraft.wire.describe import Description
 from airdraft.wire.pulse import Pulse
-from airdraft.worker import Worker
-from edge_node.engine.drafter import NewDrafter
-from edge_node.engine.kv import SessionCache
-from edge_node.engine.sampling import choose_rows
-from edge_node.sessions import Entry, SessionTable, Stream
+from edge_node.kv_pool import KvPool
+from edge_node.metrics import Ended
+from edge_node.sessions import Entry, SessionTable
+from edge_node.stepping import Engine, Stepping
+from edge_node.streams import Stream
 
-log = logging.getLogger(__name__)
+STEP_POSITIONS = 512
 
 HALF_CLOSE_S = 0.5
 """A half-closed stream is a Finish, but a connection that breaks looks like one at first."""
-
-Choices = tuple[int, ...]
-
-
-class Engine(Protocol):
-    """What computes: ``TargetEngine``, or a wrapper of it."""
-
-    def open(self) -> SessionCache:
-        """Return the empty cache of a new session."""
-        ...
-
-    def extend(self, work: Sequence[tuple[SessionCache, Span]]) -> list[Tensor]:
-        """Run each span on its session's cache; return the float32 logits [len(wanted), V] of its wanted rows."""
-        ...
-
-
-class PassFailed(RuntimeError):
-    """The engine could not run a pass: a bug or a broken device, told to the session's stream alone."""
 
 
 class EdgeService:
     """Implements ``airdraft.wire.server.Verification`` for one target."""
 
-    def __init__(self, sessions: SessionTable, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Serve the sessions of this table, which shares the ``clock``."""
+    def __init__(
+        self,
+        sessions: SessionTable,
+        *,
+        step_positions: int = STEP_POSITIONS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Serve the sessions of this table, which shares the ``clock``; a step has room for ``step_positions``."""
         self.sessions = sessions
         self.draining = False
         self._clock = clock
-        self._engine: Engine | None = None
-        self._new_drafter: NewDrafter | None = None
+        self._stepping = Stepping(sessions, step_positions, clock)
         self._description: Description | None = None
-        self._thread: Worker | None = None
-        self._busy = False  # a pass is at work
         self._left = asyncio.Event()
-        self._turn = 0
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def ready(self, engine: Engine, description: Description, drafter: NewDrafter | None = None) -> None:
-        """Start to accept sessions; ``drafter`` writes for those whose device idles."""
-        self._engine, self._description, self._new_drafter = engine, description, drafter
+    def ready(self, engine: Engine, description: Description, pool: KvPool, rungs: tuple[int, ...] = ()) -> None:
+        """Start to accept sessions, or go on with them after the engine died: ``pool`` is the engine's, and empty."""
+        self._description = description
+        self.sessions.begin(pool, rungs)
+        self._stepping.begin(engine)
+
+    def unready(self) -> None:
+        """The engine died: sessions wait for the next one, and new ones are told to."""
+        self._stepping.stop()
+        self._description = None
+
+    def close(self) -> None:
+        """Ask the engine nothing more."""
+        self._stepping.stop()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
 
     # ---- airdraft.wire.server.Verification ----
 
@@ -100,7 +89,7 @@ class EdgeService:
         """Return what is served. Raises Overloaded while the model is loading."""
         if self._description is None:
             raise Overloaded("the model is still loading; try again soon", retry_after_s=1.0)
-        return self._description
+        return replace(self._description, quote=self._quote())
 
     async def generate(self, frames: AsyncIterator[DeviceFrame]) -> AsyncGenerator[EdgeFrame, None]:
         """Serve one stream; see the protocol's rules in DESIGN §4."""
@@ -131,6 +120,8 @@ class EdgeService:
                 self._leave(entry, opened.epoch)
             stream.end()
         except SpecError as error:
+            if error.code is not None:
+                self.sessions.metrics.refused(error.code)
             stream.end(error)
         except Exception as error:
             stream.end(error)  # a bug: it ends this stream with its own traceback, and no other
@@ -153,19 +144,28 @@ class EdgeService:
 
     def _attach(self, opened: Open, stream: Stream) -> Entry:
         self._check(opened)
-        engine = self._engine
-        assert engine is not None
-        entry = self.sessions.admit(opened, self.describe().limits, engine.open)
+        entry = self.sessions.admit(opened, self.describe().limits, self._tenant())
         try:
-            frames = entry.session.attach(opened)
+            frames = self.sessions.attach(entry, opened)
         except SpecError:
             if entry.session.epoch == 0:
                 self.sessions.forget(entry)  # it never came about
             raise
+        if opened.length == opened.prompt_length and entry.opened_at is None and not entry.most_rows:
+            self.sessions.metrics.admitted(opened.prompt_length)
+            entry.opened_at = self._clock()
         entry.streams[opened.epoch] = stream
-        entry.send(frames)
-        self._ready(entry)
+        entry.send([replace(frame, quote=self._quote()) if isinstance(frame, Opened) else frame for frame in frames])
+        self._stepping.ready(entry)
         return entry
+
+    def _tenant(self) -> str:
+        """Return whose sessions these are: everybody's, until devices prove who they are."""
+        return ""
+
+    def _quote(self) -> Quote | None:
+        cost = self._stepping.cost
+        return Quote(cost.fixed_s, cost.per_position_s) if cost is not None else None
 
     def _check(self, opened: Open) -> None:
         """Raise what stands between this device and a session here."""
@@ -185,10 +185,11 @@ class EdgeService:
             raise Draining("this edge is going away; attach elsewhere", retry_after_s=1.0)
 
     def _take(self, entry: Entry, frame: DeviceFrame) -> None:
-        entry.send(entry.session.received(frame))
-        self._ready(entry)
+        entry.send(self.sessions.received(entry, frame))
         if entry.session.finished:
-            self.sessions.forget(entry)
+            self.sessions.forget(entry, Ended.of(entry.session.stop))
+        else:
+            self._stepping.ready(entry)
 
     def _leave(self, entry: Entry, epoch: int) -> None:
         entry.streams.pop(epoch, None)
@@ -208,97 +209,6 @@ class EdgeService:
         self._sweeping = None
         self.sessions.sweep()
         self._sweep_later()
-
-    def _ready(self, entry: Entry) -> None:
-        entry.ready_at = self._clock()
-        self._run_next()
-
-    # ---- passes ----
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run passes, one at a time, sessions in turn, on a thread that lives as long as the block."""
-        with Worker("engine") as self._thread:
-            try:
-                yield
-            finally:
-                self._thread = None
-                if self._sweeping is not None:
-                    self._sweeping.cancel()
-
-    def _run_next(self) -> None:
-        """Start the next pass, if the engine is free and there is one."""
-        step = self._next_work() if self._thread is not None and not self._busy else None
-        if step is None or self._thread is None:
-            return
-        entry, work = step
-        self._busy = True
-        if isinstance(work, DraftWork):
-            self._thread.submit(partial(self._draft, entry, work), partial(self._drafted, entry, work))
-            return
-        self.sessions.make_kv_room(entry, work.span.start + len(work.span.tokens))
-        queue_s = max(0.0, self._clock() - entry.ready_at)
-        self._thread.submit(partial(self._compute, entry, work), partial(self._passed, entry, work, queue_s))
-
-    def _next_work(self) -> tuple[Entry, Pass | DraftWork] | None:
-        entries = list(self.sessions)
-        for offset in range(len(entries)):
-            index = (self._turn + offset) % len(entries)
-            session = entries[index].session
-            work = session.next_pass() or session.own_draft()
-            if work is not None:
-                self._turn = index + 1
-                return entries[index], work
-        return None
-
-    def _passed(self, entry: Entry, work: Pass, queue_s: float, outcome: tuple[Choices, float] | Exception) -> None:
-        self._busy = False
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            choices, pass_s = outcome
-            timing = Timing(queue_s, pass_s + entry.own_draft_s)
-            entry.own_draft_s = 0.0
-            entry.send(entry.session.finished_pass(work, PassResult(choices, timing)))
-            entry.ready_at = self._clock()
-        except Exception as error:  # one session's failure must not end the others' engine
-            self._give_up(entry, work, error)
-        self._run_next()
-
-    def _give_up(self, entry: Entry, work: Pass, error: Exception) -> None:
-        log.error("a pass of %d positions failed", len(work.span.tokens), exc_info=error)
-        self.sessions.forget(entry)
-        stream = entry.streams.get(work.epoch)
-        if stream is not None:
-            stream.end(PassFailed(f"{type(error).__name__} in the engine"))
-
-    def _draft(self, entry: Entry, work: DraftWork) -> tuple[list[int], float]:
-        """Return what the edge's own drafter writes, and the seconds; runs on the engine's thread."""
-        started = self._clock()
-        if entry.drafter is None:
-            assert self._new_drafter is not None
-            entry.drafter = self._new_drafter(entry.session.sampling)
-        entry.drafter.learn(work.path[entry.learned :])
-        entry.learned = len(work.path)
-        return entry.drafter.propose(work.path, work.count, lambda: False), self._clock() - started
-
-    def _drafted(self, entry: Entry, work: DraftWork, outcome: tuple[list[int], float] | Exception) -> None:
-        self._busy = False
-        if isinstance(outcome, Exception):  # a broken drafter costs time, not the text
-            log.error("the edge's drafter failed", exc_info=outcome)
-            outcome = [], 0.0
-        tokens, entry.own_draft_s = outcome
-        entry.session.own_drafted(work, tokens)
-        self._run_next()
-
-    def _compute(self, entry: Entry, work: Pass) -> tuple[Choices, float]:
-        """Return the choices and the seconds that the model took; runs on the engine's thread."""
-        engine = self._engine
-        assert engine is not None
-        started = self._clock()
-        (logits,) = engine.extend([(entry.cache, work.span)])
-        choices = choose_rows(logits, work.sampling, self.describe().vocabulary, work.row_paths())
-        return choices, self._clock() - started
 
     # ---- going away ----
 

@@ -1,64 +1,19 @@
-"""The sessions that an edge holds, each with its cache and the streams it is attached by."""
+"""The sessions that an edge holds, each with its rows of the KV pool and the streams it is attached by."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from airdraft.core.drafting import Drafter
 from airdraft.core.errors import Overloaded
 from airdraft.core.receipts import ReceiptKey
-from airdraft.core.session import EdgeSession
-from airdraft.core.types import EdgeFrame, Limits, Open, RefusalCode, Refused
-from edge_node.engine.kv import SessionCache
-
-QUEUE_FRAMES = 1024
-"""Frames that may wait for a slow stream; the protocol bounds them far below, by acks and by credits."""
-
-
-PARTING_S = 1.0
-"""How long the last frames of a stream may take to leave; past it the way down is choked, and the stream is dropped."""
-
-
-class Stream:
-    """The way down to one device: frames in order, then an end."""
-
-    def __init__(self, choked: Callable[[], object] = lambda: None) -> None:
-        """Begin; ``choked`` drops the stream where its last frames do not leave."""
-        self._frames: asyncio.Queue[EdgeFrame | None] = asyncio.Queue(QUEUE_FRAMES)
-        self._choked = choked
-        self._parting: asyncio.TimerHandle | None = None
-        self.failure: Exception | None = None
-
-    def send(self, frame: EdgeFrame) -> None:
-        """Queue a frame; a refusal that ends the stream is its last one, and where the queue is full it is the end."""
-        if self._parting is not None:
-            return
-        if self._frames.full():
-            self._choked()
-            return
-        self._frames.put_nowait(frame)
-        if isinstance(frame, Refused) and frame.ends_stream:
-            self.end()
-
-    def end(self, failure: Exception | None = None) -> None:
-        """Let the stream end once what is queued was sent, with ``failure`` if there was one."""
-        self.failure = self.failure or failure
-        if self._parting is None:
-            self._parting = asyncio.get_running_loop().call_later(PARTING_S, self._choked)
-            if self._frames.full():
-                self._frames.get_nowait()
-            self._frames.put_nowait(None)
-
-    async def __aiter__(self) -> AsyncIterator[EdgeFrame]:
-        while (frame := await self._frames.get()) is not None:
-            yield frame
-        assert self._parting is not None
-        self._parting.cancel()
-        if self.failure is not None:
-            raise self.failure
+from airdraft.core.session import PASS_NODES, EdgeSession
+from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, RefusalCode, Refused
+from coordinator.policy.own_draft import OwnDraftLength
+from edge_node.kv_pool import KvPool, PoolFull
+from edge_node.metrics import EdgeMetrics, Ended
+from edge_node.streams import Stream
 
 
 @dataclass(slots=True, eq=False)
@@ -66,14 +21,18 @@ class Entry:
     """One session with what belongs to it."""
 
     session: EdgeSession
-    cache: SessionCache
-    new_cache: Callable[[], SessionCache]
+    number: int  # names it to the engine; never used again
+    tenant: str
     streams: dict[int, Stream] = field(default_factory=dict)  # by epoch
     ready_at: float = 0.0  # when the last event came that could make a pass possible
     left_at: float = 0.0  # when the last stream went
-    drafter: Drafter | None = None  # the edge's own, once it was needed
-    learned: int = 0  # ids that it knows of
+    looked_up: bool = False  # the pool was asked for another text's rows since this one's were lost
+    drafted: bool = False  # the edge's own drafter keeps something of it
+    opened_at: float | None = None  # when a session whose first token has not come was opened
+    most_rows: int = 0  # cache rows that it ever had: what is computed below is a replay
     own_draft_s: float = 0.0  # what it took, until the pass that verifies it
+    own_length: OwnDraftLength = field(default_factory=lambda: OwnDraftLength(0))  # how much it is worth to write
+    suspect: bool = False  # the engine did not survive the last step that this session was in
 
     def send(self, frames: list[EdgeFrame]) -> None:
         """Give each frame to the stream of its epoch; a stream that is gone loses nothing that a re-attach lacks."""
@@ -85,42 +44,40 @@ class Entry:
             if isinstance(frame, Refused) and frame.code is RefusalCode.SUPERSEDED:
                 del self.streams[frame.epoch]
 
-    def evict(self) -> None:
-        """Free the cache; the text stays, and the next pass replays it."""
-        self.cache = self.new_cache()
-        self.send(self.session.evicted())
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What an edge grants every session.
+
+    most           sessions at once
+    keep_s         how long one without a stream is kept
+    receipts       what commits are signed with; ``own_text_only`` takes no answer that was not signed so
+    own_draft_tokens  how many tokens the edge drafts for an idle device at most, where it has a drafter;
+                   ``own_draft_adapts`` makes them fewer where few are accepted
+
+    """
+
+    most: int
+    keep_s: float
+    receipts: ReceiptKey | None = None
+    own_text_only: bool = False
+    own_draft_tokens: int = 0
+    own_draft_adapts: bool = True
 
 
 class SessionTable:
-    """Sessions by id, at most so many; those without a stream are kept for a while and give way to new ones."""
+    """Sessions by id; those without a stream are kept for a while and give way to new ones."""
 
-    def __init__(
-        self,
-        *,
-        most: int,
-        keep_s: float,
-        clock: Callable[[], float] = time.monotonic,
-        receipts: ReceiptKey | None = None,
-        own_text_only: bool = False,
-        kv_tokens: int | None = None,
-        own_draft_tokens: int = 0,
-    ) -> None:
-        """Begin empty.
-
-        most           sessions at once
-        keep_s         how long one without a stream is kept
-        receipts       what commits are signed with; ``own_text_only`` takes no answer that was not signed so
-        kv_tokens      cache rows of all sessions together; None is no limit
-        own_draft_tokens  how many tokens the edge drafts for an idle device, where it has a drafter
-        """
-        self._entries: dict[bytes, Entry] = {}
-        self._most = most
-        self._keep_s = keep_s
+    def __init__(self, terms: Terms, metrics: EdgeMetrics, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin empty, and without a pool: nobody is admitted before ``begin``."""
+        self.terms, self.metrics = terms, metrics
+        self.evictions = 0
+        self.on_forgotten: Callable[[Entry], object] = lambda entry: None
+        self._entries: dict[tuple[str, bytes], Entry] = {}
+        self._pool: KvPool | None = None
+        self._rungs: tuple[int, ...] = ()
         self._clock = clock
-        self._receipts = receipts
-        self._own_text_only = own_text_only
-        self._kv_tokens = kv_tokens
-        self._own_draft_tokens = own_draft_tokens
+        self._admitted = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -129,68 +86,159 @@ class SessionTable:
         return iter(list(self._entries.values()))
 
     @property
+    def pool(self) -> KvPool:
+        """Return the books of the cache rows."""
+        assert self._pool is not None
+        return self._pool
+
+    @property
     def attached(self) -> int:
         """Return how many sessions have a stream."""
         return sum(entry.session.attached for entry in self._entries.values())
 
     @property
-    def kv_rows(self) -> int:
-        """Return how many cache rows all sessions hold."""
-        return sum(entry.cache.rows for entry in self._entries.values())
-
-    @property
     def next_sweep(self) -> float | None:
         """Return when the next session will have been without a stream for too long; None where all have one."""
-        return min((entry.left_at + self._keep_s for entry in self if not entry.session.attached), default=None)
+        return min((entry.left_at + self.terms.keep_s for entry in self if not entry.session.attached), default=None)
 
-    def admit(self, opened: Open, limits: Limits, cache: Callable[[], SessionCache]) -> Entry:
-        """Return the session's entry, a new one where it is not known. Raises Overloaded, TooLong."""
-        known = self._entries.get(opened.session_id)
-        if known is not None and not known.session.finished:
-            return known
-        session = EdgeSession(
-            opened,
-            limits,
-            self._receipts,
-            own_text_only=self._own_text_only,
-            own_draft_tokens=self._own_draft_tokens,
-        )
-        self.sweep()
-        if len(self._entries) >= self._most:
-            self._make_room()
-        entry = Entry(session, cache(), cache, left_at=self._clock())
-        self._entries[opened.session_id] = entry
+    def begin(self, pool: KvPool, rungs: tuple[int, ...] = ()) -> None:
+        """Take a pool, all of it empty: whatever sessions had in another one is replayed.
+
+        ``rungs``: the sizes that an extent may have, rising; empty where any will do.
+        """
+        self._pool, self._rungs = pool, rungs
+        for entry in self:
+            self._emptied(entry)
+            if entry.session.attached:
+                self._make_kv_room(entry)
+
+    # ---- coming and going ----
+
+    def admit(self, opened: Open, limits: Limits, tenant: str) -> Entry:
+        """Return the session's entry, with room in the pool; a new one where it is not known.
+
+        Raises Overloaded, TooLong.
+        """
+        entry = self._entries.get((tenant, opened.session_id))
+        if entry is None:
+            entry = self._new(opened, limits, tenant)
+        if entry not in self.pool:
+            self._make_kv_room(entry)
+        self._entries[tenant, opened.session_id] = entry
         return entry
 
-    def forget(self, entry: Entry) -> None:
-        """Drop a session and with it its cache."""
-        for session_id, candidate in list(self._entries.items()):
+    def attach(self, entry: Entry, opened: Open) -> list[EdgeFrame]:
+        """Let a device attach to its session. Raises as ``EdgeSession.attach`` does."""
+        try:
+            return entry.session.attach(opened)
+        finally:
+            self.rolled_back(entry)
+
+    def received(self, entry: Entry, frame: DeviceFrame) -> list[EdgeFrame]:
+        """Give a session a frame of its device. Raises as ``EdgeSession.received`` does."""
+        try:
+            return entry.session.received(frame)
+        finally:
+            self.rolled_back(entry)
+
+    def rolled_back(self, entry: Entry) -> None:
+        """Tell the pool where a session's text was cut: nobody may share rows of what it no longer says."""
+        if entry in self.pool:
+            self.pool.advanced(entry, min(self.pool.holds(entry), entry.session.rows_in_place))
+
+    def forget(self, entry: Entry, reason: Ended | None = None) -> None:
+        """Drop a session, for a reason that is counted where it ever came about.
+
+        Its rows stay as a prefix for its tenant's next ones, unless they may be wrong.
+        """
+        if reason is not None:
+            self.metrics.ended(reason)
+        for key, candidate in list(self._entries.items()):
             if candidate is entry:
-                del self._entries[session_id]
+                del self._entries[key]
+        self.on_forgotten(entry)
+        if self._pool is None or entry not in self._pool:
+            return
+        if reason is Ended.ERROR:
+            self._pool.evict(entry)
+        else:
+            self._pool.release(entry, entry.session.ids)
 
     def sweep(self) -> None:
         """Drop sessions whose device has been gone for too long."""
         now = self._clock()
-        for entry in self:
-            if not entry.session.attached and not entry.session.in_flight and now - entry.left_at >= self._keep_s:
-                self.forget(entry)
+        for entry in self._gone():
+            if now - entry.left_at >= self.terms.keep_s:
+                self.forget(entry, Ended.EXPIRED)
 
-    def make_kv_room(self, entry: Entry, rows: int) -> None:
-        """Take caches of other sessions away until ``entry`` may hold ``rows``; they replay when their turn comes.
+    def evict(self, entry: Entry) -> None:
+        """Take a session's rows away; the text stays, and the next pass replays it."""
+        self.evictions += 1
+        self.metrics.evicted()
+        self.pool.release(entry, entry.session.ids)
+        self._emptied(entry)
 
-        Those whose device is gone come first, then the one that has waited longest.
+    def _emptied(self, entry: Entry) -> None:
+        entry.looked_up = False
+        entry.send(entry.session.evicted())
+
+    def _new(self, opened: Open, limits: Limits, tenant: str) -> Entry:
+        terms = self.terms
+        session = EdgeSession(
+            opened,
+            limits,
+            terms.receipts,
+            own_text_only=terms.own_text_only,
+            own_draft_tokens=terms.own_draft_tokens,
+        )
+        self.sweep()
+        if len(self._entries) >= terms.most:
+            self._make_room()
+        self._admitted += 1
+        own_length = OwnDraftLength(terms.own_draft_tokens)
+        return Entry(session, self._admitted, tenant, left_at=self._clock(), own_length=own_length)
+
+    def _rows(self, session: EdgeSession) -> int:
+        """Return the rows of a session's extent.
+
+        A function of what every attach repeats: under ``strict`` it is part of the numerics.
         """
-        if self._kv_tokens is None:
-            return
-        others = [other for other in self if other is not entry and other.cache.rows and not other.session.in_flight]
-        others.sort(key=lambda other: (other.session.attached, other.ready_at))
-        for other in others:
-            if self.kv_rows - entry.cache.rows + rows <= self._kv_tokens:
+        least = session.final_length + PASS_NODES
+        return next((rung for rung in self._rungs if rung >= least), least)
+
+    def _kin(self, entry: Entry) -> str:
+        """Return a name that is common to those whose rows are good for one another.
+
+        Under ``strict`` a row's bits depend on the size of the extent that it was computed in.
+        """
+        return f"{self._rows(entry.session)} rows of {entry.tenant}" if self._rungs else entry.tenant
+
+    def _make_kv_room(self, entry: Entry) -> None:
+        """Reserve the rows of the longest text, taking them from sessions whose device is gone, the longest gone first.
+
+        Sessions with a device keep theirs: two that take rows from one another would replay for ever.
+        """
+        gone = [other for other in self._gone() if other in self.pool and other is not entry]
+        gone.sort(key=lambda other: other.left_at, reverse=True)
+        while True:
+            try:
+                self.pool.reserve(entry, self._kin(entry), self._rows(entry.session))
+                self.pool.note_ids(entry, lambda: entry.session.ids)
+            except PoolFull as full:
+                if not gone:
+                    raise Overloaded(
+                        f"the memory of this edge is in use, {full.missing} rows are missing; try again soon",
+                        retry_after_s=1.0,
+                    ) from None
+                self.evict(gone.pop())
+            else:
                 return
-            other.evict()
+
+    def _gone(self) -> list[Entry]:
+        return [entry for entry in self if not entry.session.attached and not entry.session.in_flight]
 
     def _make_room(self) -> None:
-        idle = [entry for entry in self if not entry.session.attached and not entry.session.in_flight]
-        if not idle:
-            raise Overloaded(f"all {self._most} sessions are in use; try again soon", retry_after_s=1.0)
-        self.forget(min(idle, key=lambda entry: entry.left_at))
+        gone = self._gone()
+        if not gone:
+            raise Overloaded(f"all {self.terms.most} sessions are in use; try again soon", retry_after_s=1.0)
+        self.forget(min(gone, key=lambda entry: entry.left_at), Ended.EXPIRED)

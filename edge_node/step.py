@@ -69,10 +69,9 @@ class StepDone(Struct, frozen=True, tag=True):
 class DraftItem(Struct, frozen=True):
     """A wish for tokens of the edge's own drafter."""
 
-    session: int  # names the drafter's state of this session
+    session: int  # names what the drafter keeps of this session
     sampling: Sampling
-    known: int  # how long a path this drafter was told so far, 0 at first
-    ids: tuple[int, ...]  # of the path from ``known`` on
+    ids: tuple[int, ...]  # the whole path: a drafter that forgot a session, or lost an engine, goes on all the same
     count: int
 
 

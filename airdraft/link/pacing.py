@@ -22,19 +22,35 @@ from airdraft.core.types import Span
 YIELD_S = 0.002
 """The last of a wait is spent in naps: a long sleep may end that late on a quiet virtual machine, a nap rarely."""
 
-Cache = TypeVar("Cache")
+Place = TypeVar("Place", contravariant=True)
 Rows = TypeVar("Rows")
+Fill = TypeVar("Fill", contravariant=True)
 
 
-class Engine(Protocol[Cache, Rows]):
+class Engine(Protocol[Place, Rows, Fill]):
     """What computes spans: an edge node's engine."""
 
-    def open(self) -> Cache:
-        """Return the empty cache of a new session."""
+    @property
+    def rows(self) -> int:
+        """Return the rows of the pool."""
         ...
 
-    def extend(self, work: Sequence[tuple[Cache, Span]]) -> list[Rows]:
-        """Run each span on its session's cache; return what the model makes of its wanted rows."""
+    @property
+    def context_tokens(self) -> int:
+        """Return how many positions a text may have."""
+        ...
+
+    @property
+    def computed(self) -> int:
+        """Return how many positions were computed so far."""
+        ...
+
+    def extend(self, work: Sequence[tuple[Place, Span]]) -> list[Rows]:
+        """Run each span at its place in the pool; return what the model makes of its wanted rows."""
+        ...
+
+    def fill(self, fill: Fill) -> None:
+        """Copy or clear rows of the pool."""
         ...
 
 
@@ -66,18 +82,33 @@ class Pacer:
         return taken
 
 
-class PacedEngine(Generic[Cache, Rows]):
+class PacedEngine(Generic[Place, Rows, Fill]):
     """An engine whose passes last what a cost line says."""
 
-    def __init__(self, engine: Engine[Cache, Rows], pass_s: Callable[[int], float], pacer: Pacer) -> None:
+    def __init__(self, engine: Engine[Place, Rows, Fill], pass_s: Callable[[int], float], pacer: Pacer) -> None:
         """Let a pass over n positions, those of all its spans, last ``pass_s(n)``."""
         self._engine, self._pass_s, self._pacer = engine, pass_s, pacer
 
-    def open(self) -> Cache:
-        """Return the empty cache of a new session."""
-        return self._engine.open()
+    @property
+    def rows(self) -> int:
+        """Return the rows of the pool."""
+        return self._engine.rows
 
-    def extend(self, work: Sequence[tuple[Cache, Span]]) -> list[Rows]:
+    @property
+    def context_tokens(self) -> int:
+        """Return how many positions a text may have."""
+        return self._engine.context_tokens
+
+    @property
+    def computed(self) -> int:
+        """Return how many positions were computed so far."""
+        return self._engine.computed
+
+    def fill(self, fill: Fill) -> None:
+        """Copy or clear rows; it takes what it takes."""
+        self._engine.fill(fill)
+
+    def extend(self, work: Sequence[tuple[Place, Span]]) -> list[Rows]:
         """Run each span; return when the pass is due to end."""
         due_s = self._pacer.clock() + self._pass_s(sum(len(span.tokens) for _, span in work))
         rows = self._engine.extend(work)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from airdraft.core.errors import MalformedFrame
-from airdraft.core.types import PROTOCOL_VERSION, SAMPLER_VERSION, Identity, Limits
+from airdraft.core.types import PROTOCOL_VERSION, SAMPLER_VERSION, Identity, Limits, Quote
 from airdraft.v1 import verification_pb2 as pb
-from airdraft.wire.convert import limits_from_proto, limits_to_proto
+from airdraft.wire.checks import DIGEST_BYTES
+from airdraft.wire.convert_edge import limits_from_proto, limits_to_proto, quote_from_proto, quote_to_proto
 
 EXACT = "exact"
 
@@ -29,6 +30,7 @@ class Description:
     acceptance_modes: tuple[str, ...] = (EXACT,)
     protocol_versions: tuple[int, ...] = (PROTOCOL_VERSION,)
     sampler_versions: tuple[str, ...] = (SAMPLER_VERSION,)
+    quote: Quote | None = None  # as it was when the edge was asked
 
     @property
     def identity(self) -> Identity:
@@ -52,14 +54,15 @@ def description_to_proto(description: Description, *, include_tokenizer: bool) -
         numerics=description.numerics,
         acceptance_modes=description.acceptance_modes,
         server_version=description.server_version,
+        quote=quote_to_proto(description.quote),
     )
 
 
 def description_from_proto(message: pb.DescribeResponse) -> Description:
     """Check and return an edge's answer. Raises MalformedFrame."""
     for name, digest in (("model_digest", message.model_digest), ("tokenizer_digest", message.tokenizer_digest)):
-        if len(digest) != 32:
-            raise MalformedFrame(f"{name} has {len(digest)} bytes, not 32", field=name)
+        if len(digest) != DIGEST_BYTES:
+            raise MalformedFrame(f"{name} has {len(digest)} bytes, not {DIGEST_BYTES}", field=name)
     if not message.vocabulary or any(token >= message.vocabulary for token in message.stop_ids):
         raise MalformedFrame("the vocabulary is empty or a stop id lies outside it", field="vocabulary")
     return Description(
@@ -76,4 +79,5 @@ def description_from_proto(message: pb.DescribeResponse) -> Description:
         acceptance_modes=tuple(message.acceptance_modes),
         protocol_versions=tuple(message.protocol_versions),
         sampler_versions=tuple(message.sampler_versions),
+        quote=quote_from_proto(message),
     )

@@ -1,70 +1,193 @@
-"""The engine: runs spans of many sessions through the target."""
+"""The engine: runs spans of many sessions through the target, all of them at once."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from airdraft.core.types import Span
-from edge_node.engine.kv import SessionCache
+from edge_node.engine.arena import ArenaCache
+from edge_node.engine.attention import make_ragged
+from edge_node.engine.item_faults import depths_of
 from edge_node.engine.masks import SpanMasks, attention_kinds
+from edge_node.engine.packing import Forward, Packing, WidePacking
+from edge_node.engine.strict import (
+    BLOCK_ROWS,
+    CPU_LADDERS,
+    GPU_LADDERS,
+    PROBE_ROWS,
+    PROBE_TOKENS,
+    Ladder,
+    StrictPacking,
+    extent_rungs,
+    numerics_digest,
+    proven,
+)
 from edge_node.engine.target import Target
+from edge_node.step import Extent, Fill
+
+_STRICT_POISON = 100.0
+"""Strict reads unwritten rows out of sight of every query, where any number will do and NaN would not."""
 
 
 class TargetEngine:
-    """Computes what the target makes of each span; knows nothing of sessions but their caches.
+    """Computes what the target makes of each span, on rows that the front has given to sessions.
 
-    One forward a span for now. Not for several threads at a time.
+    Knows nothing of sessions. Not for several threads at a time.
     """
 
-    def __init__(self, target: Target) -> None:
-        model = target.model
-        config = model.config.get_text_config(decoder=True)
-        self._model = model
-        self._kinds = attention_kinds(config, target.name)
-        self._context_tokens = target.context_tokens
-        self._device = model.device
-        self._masks = SpanMasks(self._kinds, target.context_tokens, model.dtype, model.device)
-        self._head_slices = "logits_to_keep" in inspect.signature(model.forward).parameters
+    def __init__(
+        self,
+        target: Target,
+        rows: int,
+        *,
+        profile: str = "fast",
+        kv_dtype: str = "auto",
+        poison: bool = False,
+        together: bool | None = None,
+        ladder: Ladder | None = None,
+    ) -> None:
+        """Begin with ``rows`` rows for all sessions, none written; memory is taken at the first pass.
 
-    def open(self) -> SessionCache:
-        """Return the empty cache of a new session; it takes memory as it fills."""
-        return SessionCache(self._kinds.layers, self._context_tokens)
+        profile   ``fast``, or ``strict``: the same bits whatever runs beside; extents are cleared before use
+        kv_dtype  of the rows: ``auto``, as the model computes them, or ``int8``
+        poison    rows that are nobody's or unwritten hold what would show if it were read; for tests
+        together  attend to spans of a like shape in one call; as the device likes it where None
+        ladder    of ``strict``; what agrees here where None
+
+        Raises CheckpointRefused where the target cannot keep a strict promise here.
+        """
+        if profile not in ("fast", "strict"):
+            raise ValueError(f"profile is fast or strict, not {profile}")
+        model = target.model
+        kinds = attention_kinds(model.config.get_text_config(decoder=True), target.name)
+        self.rows, self.context_tokens = rows, target.context_tokens
+        self.positions = 0  # asked for so far
+        self.computed = 0  # that the model's layers computed so far, padding included
+        self.profile, self.ladder = profile, ladder
+        self._target, self._model, self._device = target, model, model.device
+        self._base = make_ragged(model)
+        self._head_slices = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._nowhere = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)  # where a mask would stand
+        self._kv_dtype = kv_dtype
+        value = (torch.nan if profile == "fast" else _STRICT_POISON) if poison else 0.0
+        self._cache = ArenaCache(kinds.layers, rows, kv_dtype, value)
+        self._packing = self._packing_of(kinds.windows, together)
+
+    @property
+    def numerics(self) -> str:
+        """Return the name of the bits that this engine gives."""
+        return numerics_digest(self._target, self.profile, self._kv_dtype, self.ladder)
+
+    @property
+    def extent_rungs(self) -> tuple[int, ...]:
+        """Return the sizes that a session's extent may have, which it keeps; empty where any will do."""
+        return extent_rungs(self.context_tokens) if self.profile == "strict" else ()
+
+    @property
+    def row_bytes(self) -> int:
+        """Return what a position takes in all layers; 0 before the first pass."""
+        return self._cache.row_bytes
 
     @torch.inference_mode()
-    def extend(self, work: Sequence[tuple[SessionCache, Span]]) -> list[Tensor]:
-        """Run each span on its session's cache; return the float32 logits [len(wanted), V] of its wanted rows.
+    def extend(self, work: Sequence[tuple[Extent, Span]]) -> list[Tensor]:
+        """Run all spans in one pass; return the float32 logits [len(wanted), V] of each one's wanted rows.
 
-        Asserts that a span starts within the rows that its cache holds and ends within the context.
+        Of each session one span at most. Rows are written from a span's start on, and none before it but those that
+        ``gather`` moves there; how many of them are valid is the caller's book. Asserts, before anything runs, that
+        each span fits its extent and the context, and that no two share rows. After a pass that raised, gathered rows
+        have moved and what stood from the starts on is lost.
         """
-        return [self._run(cache, span) for cache, span in work]
+        self._check(work)
+        self._gather(work)
+        parts: list[list[Tensor]] = [[] for _ in work]
+        for forward in self._packing.forwards(work) if work else ():
+            logits = self._run(forward)
+            at = 0
+            for index, count in forward.wanted:
+                parts[index].append(logits.narrow(0, at, count))
+                at += count
+        self.positions += sum(len(span.tokens) for _, span in work)
+        return [part[0] if len(part) == 1 else torch.cat(part) for part in parts]
 
-    def _run(self, cache: SessionCache, span: Span) -> Tensor:
-        count = len(span.tokens)
-        assert 0 < count <= self._context_tokens - span.start, f"{count} tokens from {span.start} on"
-        cache.begin(span.start, span.gather)
-        mask, positions = self._masks.of(span)
-        rows = _kept(span.wanted, count, self._device)
+    def fill(self, fill: Fill) -> None:
+        """Copy rows, or clear them."""
+        if fill.source is None:
+            self._cache.clear(fill.target, fill.rows)
+        else:
+            self._cache.copy(fill.source, fill.target, fill.rows)
+
+    def poison_rows(self, first: int, rows: int) -> None:
+        """Spoil rows that nobody may read again, for tests."""
+        self._cache.spoil(first, rows, torch.nan)
+
+    def _packing_of(self, windows: tuple[int | None, ...], together: bool | None) -> Packing:
+        model, target, compact = self._model, self._target, self._cache.compact
+        masks = partial(SpanMasks, windows, self.context_tokens, model.dtype, self._device)
+        if self.profile == "fast":
+            grouped = self._device.type != "cpu" if together is None else together
+            causal = self._base == "sdpa"
+            return WidePacking(masks(), windows, self._device, causal=causal, compact=compact, together=grouped)
+        if self.ladder is None:
+            ladders = CPU_LADDERS if self._device.type == "cpu" else GPU_LADDERS
+            self.ladder = proven(target.name, ladders, target.vocabulary, self._on)
+        wide = masks(band_rows=self.ladder.groups[-1], past_end=BLOCK_ROWS)
+        scratch = self._cache.scratch
+        return StrictPacking(wide, windows, self._device, ladder=self.ladder, compact=compact, scratch=scratch)
+
+    def _on(self, ladder: Ladder) -> TargetEngine:
+        target = replace(self._target, context_tokens=max(PROBE_TOKENS, self.context_tokens))
+        return TargetEngine(target, PROBE_ROWS, profile="strict", kv_dtype=self._kv_dtype, ladder=ladder)
+
+    def _check(self, work: Sequence[tuple[Extent, Span]]) -> None:
+        free = 0
+        for extent, span in sorted(work, key=_first) if len(work) > 1 else work:
+            count, start = len(span.tokens), span.start
+            assert free <= extent.first, f"rows from {extent.first} on are another item's too"
+            free = extent.first + extent.rows
+            assert free <= self.rows, f"rows {extent.first} to {free} of a pool of {self.rows}"
+            assert 0 <= start < start + count <= extent.rows, f"{count} tokens from {start} on in {extent.rows} rows"
+            deepest = start + (count - 1 if span.parents is None else max(depths_of(span)))
+            assert deepest < self.context_tokens, f"position {deepest} in a context of {self.context_tokens}"
+            if span.gather:
+                assert len(span.gather) <= start, f"{len(span.gather)} rows do not fit before {start}"
+                assert all(0 <= row < extent.rows for row in span.gather), f"rows {span.gather} of {extent.rows}"
+
+    def _gather(self, work: Sequence[tuple[Extent, Span]]) -> None:
+        sources: list[int] = []
+        targets: list[int] = []
+        for extent, span in work:
+            if span.gather:
+                sources += [extent.first + row for row in span.gather]
+                end = extent.first + span.start
+                targets += range(end - len(span.gather), end)
+        if sources:
+            self._cache.move(sources, targets)
+
+    def _run(self, forward: Forward) -> Tensor:
+        """Return the float32 logits [wanted and padding, V]."""
+        inputs = forward.inputs
+        self._cache.begin(inputs[2], forward.reads)
         output = self._model(
-            input_ids=torch.tensor([span.tokens], device=self._device),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
+            input_ids=inputs[0:1],
+            attention_mask=self._nowhere,
+            position_ids=inputs[1:2],
+            past_key_values=self._cache,
             use_cache=True,
-            **({"logits_to_keep": rows} if self._head_slices else {}),
+            ragged=forward.ragged,
+            **({"logits_to_keep": forward.heads} if self._head_slices else {}),
         )
-        cache.finish(count)
+        self.computed += forward.computed
         logits: Tensor = output.logits[0]
         if not self._head_slices:
-            logits = logits[-rows:] if isinstance(rows, int) else logits[rows]
+            logits = logits[-forward.heads :] if isinstance(forward.heads, int) else logits[forward.heads]
         return logits.float()
 
 
-def _kept(wanted: tuple[int, ...], count: int, device: torch.device) -> int | Tensor:
-    """Return what the head shall compute: the last so many rows where that is what is wanted, else their indices."""
-    if wanted and wanted == tuple(range(count - len(wanted), count)):
-        return len(wanted)
-    return torch.tensor(wanted, dtype=torch.long, device=device)
+def _first(item: tuple[Extent, Span]) -> int:
+    return item[0].first

@@ -12,63 +12,69 @@ pytest.importorskip("torch", reason="needs the edge's packages")
 
 from airdraft.core.types import Span
 from bench.resume import KINDS, Extent, Stall, Trials, figures, measure
-from bench.stub_edge import VOCABULARY, StubCache, StubEngine, stub_text
+from bench.stub_edge import VOCABULARY, StubEngine, stub_text
+from edge_node.step import Extent as Rows
+from edge_node.step import Fill
 
 PROMPT = (5, 6, 7, 8)
+ROWS = Rows(32, 32)
 tokens = st.integers(0, VOCABULARY - 1)
 
 
-def choices(engine: StubEngine, cache: StubCache, span: Span) -> list[int]:
-    (logits,) = engine.extend([(cache, span)])
-    assert logits.shape == (len(span.wanted), VOCABULARY)
-    return [int(row) for row in logits.argmax(dim=1)]
+def choices(engine: StubEngine, span: Span) -> list[int]:
+    return [int(row.argmax()) for row in engine.extend([(ROWS, span)])[0]]
 
 
-def written(engine: StubEngine, cache: StubCache, prompt: Sequence[int], count: int) -> list[int]:
+def written(engine: StubEngine, prompt: Sequence[int], count: int) -> list[int]:
     """Write a text a token at a time."""
-    ids = list(prompt)
+    ids, rows = list(prompt), 0
     while len(ids) < len(prompt) + count:
-        lacking = tuple(ids[cache.rows :])
-        ids += choices(engine, cache, Span(cache.rows, lacking, wanted=(len(lacking) - 1,)))
+        lacking = tuple(ids[rows:])
+        rows, start = len(ids), rows
+        ids += choices(engine, Span(start, lacking, wanted=(len(lacking) - 1,)))
     return ids[len(prompt) :]
+
+
+def stub(rows: int = 128) -> StubEngine:
+    return StubEngine(0, 0, rows)
 
 
 @given(st.lists(tokens, min_size=1, max_size=40))
 def test_the_engine_writes_the_text_that_is_known_beforehand(prompt: list[int]) -> None:
-    assert written(StubEngine(0, 0), StubCache(), prompt, 8) == stub_text(prompt, 8)
+    assert written(stub(), prompt, 8) == stub_text(prompt, 8)
 
 
 @given(wrong=tokens, place=st.integers(0, len(PROMPT) - 1))
 def test_a_wrong_row_writes_another_path(wrong: int, place: int) -> None:
-    right, other = StubCache(), StubCache()
+    engine = stub()
     changed = [*PROMPT[:place], wrong, *PROMPT[place + 1 :]]
-    right.write(Span(0, PROMPT))
-    other.write(Span(0, tuple(changed)))
+    right, other = engine.write(ROWS, Span(0, PROMPT)), engine.write(ROWS, Span(0, tuple(changed)))
     same = changed == list(PROMPT)
-    assert (other.hashes[-1] == right.hashes[-1]) == same
+    assert (other[-1] == right[-1]) == same
     assert (stub_text(changed, 16) == stub_text(PROMPT, 16)) == same
 
 
 def test_branches_and_moved_rows_are_those_of_a_tree() -> None:
-    engine, cache = StubEngine(0, 0), StubCache()
+    engine = stub()
     first, second, third = stub_text(PROMPT, 3)
     off = (first + 1) % VOCABULARY
     tree = Span(0, (*PROMPT, off, first, second), (-1, 0, 1, 2, 3, 3, 5), wanted=(3, 4, 5, 6))
-    after_prompt, after_off, after_first, after_second = choices(engine, cache, tree)
+    after_prompt, after_off, after_first, after_second = choices(engine, tree)
     assert [after_prompt, after_first, after_second] == [first, second, third]
     assert after_off == stub_text((*PROMPT, off), 1)[0]
-    (follows,) = choices(engine, cache, Span(6, (third,), wanted=(0,), gather=(5, 6)))
+    (follows,) = choices(engine, Span(6, (third,), wanted=(0,), gather=(5, 6)))
     assert [third, follows] == stub_text(PROMPT, 4)[2:]
-    assert cache.rows == 7
 
 
-def test_a_rolled_back_row_is_gone_and_a_gap_is_refused() -> None:
-    cache = StubCache()
-    cache.write(Span(0, PROMPT))
-    cache.write(Span(2, (9,)))
-    assert cache.rows == 3
-    with pytest.raises(AssertionError, match="the cache holds 3 rows"):
-        cache.write(Span(4, (1,)))
+def test_rows_that_were_cleared_or_never_written_are_not_read_and_copies_are() -> None:
+    engine = stub()
+    engine.write(ROWS, Span(0, PROMPT))
+    engine.fill(Fill(64, 3, 32))
+    follows = engine.write(Rows(64, 32), Span(3, (9,)))
+    assert follows == engine.write(ROWS, Span(3, (9,)))
+    engine.fill(Fill(34, 1))
+    with pytest.raises(AssertionError, match="row 2 of the session was never written"):
+        engine.write(ROWS, Span(3, (9,)))
 
 
 def test_the_worse_way_out_of_a_black_hole_is_the_figure_and_what_went_wrong_is_counted() -> None:

@@ -21,6 +21,8 @@ from edge_node.engine.drafter import EngineDrafter
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import load_target
 
+CONTEXT_ROWS = 2048  # of the demo pair
+
 RUNS = iid_runs(0.8, 12, 300, seed=1)
 
 
@@ -116,9 +118,9 @@ def test_the_texts_and_drafts_are_those_of_a_step_by_step_run(pair: Pair) -> Non
     target, small = load_target("demo"), load_target("demo", role=Role.DRAFTER)
     for prompt, sampling in zip(held_out(3), (Sampling(), *samplings(1.0, 2, seed=9)), strict=True):
         found = pair.run(prompt, sampling, max_tokens=40)
-        writer = EngineDrafter(TargetEngine(target), target.vocabulary, target.context_tokens, sampling)
+        writer = EngineDrafter(TargetEngine(target, CONTEXT_ROWS), target.vocabulary, sampling)
         assert tuple(writer.propose(found.prompt, len(found.ids), lambda: False)) == found.ids
-        drafter = EngineDrafter(TargetEngine(small), small.vocabulary, small.context_tokens, sampling)
+        drafter = EngineDrafter(TargetEngine(small, CONTEXT_ROWS), small.vocabulary, sampling)
         for place, (token, matched) in enumerate(zip(found.ids, found.matched, strict=True)):
             assert (drafter.propose((*found.prompt, *found.ids[:place]), 1, lambda: False) == [token]) == matched
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
+from torch import Tensor
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -24,19 +25,23 @@ from transformers import (
 
 from airdraft.checkpoint import CheckpointRefused, files_digest
 from airdraft.core.types import Span
+from edge_node.engine.attention import RaggedPass
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import Target, load_target
-from edge_node.engine.masks import SpanMasks
+from edge_node.engine.masks import AttentionKinds, SpanMasks, attention_kinds
 from edge_node.engine.probe import probe
+from edge_node.step import Extent
 from tests.checkpoints import TOKENS, edit_json, save, save_tokenizer
-from tests.shapes import CONTEXT, SHAPES, VOCABULARY, greedy, shape, text
+from tests.shapes import CONTEXT, SHAPES, VOCABULARY, greedy, plain_logits, shape, text
+
+every_shape = pytest.mark.parametrize("name", SHAPES)
 
 
 def load(folder: Path, **options: Any) -> Target:
     return load_target(str(folder), device="cpu", **options)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@every_shape
 def test_a_saved_model_gives_its_own_greedy_text(name: str, tmp_path: Path) -> None:
     model = shape(name)
     target = load(save(model, tmp_path / "tiny"))
@@ -45,8 +50,8 @@ def test_a_saved_model_gives_its_own_greedy_text(name: str, tmp_path: Path) -> N
     assert target.chat_template == "{{ messages }}"
     assert target.model_digest == files_digest(tmp_path / "tiny")
     assert '"w99":99' in target.tokenizer_json
-    ids, engine = text(20), TargetEngine(target)
-    (logits,) = engine.extend([(engine.open(), Span(0, tuple(ids), wanted=(19,)))])
+    ids, engine = text(20), TargetEngine(target, 64)
+    (logits,) = engine.extend([(Extent(0, 64), Span(0, tuple(ids), wanted=(19,)))])
     assert logits.argmax(dim=-1).tolist() == greedy(model, ids, 1)
 
 
@@ -110,7 +115,7 @@ def _bloom() -> PreTrainedModel:
         (_t5, "encoder-decoder"),
         (_mamba, "linear_attention"),
         (_rwkv, "recurrent state"),
-        (_bloom, "does not run"),  # its positions come from a padding mask, which a tree cannot give
+        (_bloom, "does not run"),  # it attends in its own way, with positions of a padding mask
     ],
     ids=["t5", "mamba", "rwkv", "bloom"],
 )
@@ -148,32 +153,55 @@ def test_an_unknown_device_is_refused() -> None:
         load_target("demo", device="abacus")
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@every_shape
 def test_the_probe_refuses_a_model_that_ignores_its_mask(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = Target(name, shape(name), "", VOCABULARY, (), CONTEXT, b"", None)
     probe(target)
     made = SpanMasks.of
 
-    def all_seen(masks: SpanMasks, span: Span) -> Any:
-        mask, positions = made(masks, span)
-        blank = {k: torch.zeros_like(v) for k, v in mask.items()} if isinstance(mask, dict) else torch.zeros_like(mask)
-        return blank, positions
+    def all_seen(masks: SpanMasks, span: Span) -> dict[int | None, Tensor]:
+        return {window: torch.zeros_like(mask) for window, mask in made(masks, span).items()}
 
     monkeypatch.setattr(SpanMasks, "of", all_seen)
     with pytest.raises(CheckpointRefused, match="does not attend"):
         probe(target)
 
 
+@every_shape
+def test_the_probe_refuses_a_model_that_attends_in_its_own_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Target(name, shape(name), "", VOCABULARY, (), CONTEXT, b"", None)
+    monkeypatch.setattr(RaggedPass, "attend", _first_session_only)
+    with pytest.raises(CheckpointRefused, match="does not"):
+        probe(target)
+
+
+def _first_session_only(
+    ragged: RaggedPass, base: Any, module: Any, query: Tensor, key: Tensor, value: Tensor, options: Any
+) -> Tensor:
+    """Attend as if the arena's first rows were everybody's."""
+    result: Tensor = base(module, query, key[:, :, : query.shape[2]], value[:, :, : query.shape[2]], None, **options)[0]
+    return result
+
+
 @pytest.mark.parametrize("name", ["mistral", "gemma3", "qwen2-sliding"])
 def test_the_probe_refuses_a_window_that_is_not_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = Target(name, shape(name), "", VOCABULARY, (), CONTEXT, b"", None)
     configured = target.model.config.sliding_window
-    made = SpanMasks.__init__
 
-    def without_windows(masks: SpanMasks, kinds: Any, *rest: Any) -> None:
-        made(masks, replace(kinds, windows=dict.fromkeys(kinds.windows)), *rest)
+    def without_windows(*arguments: Any) -> AttentionKinds:
+        kinds = attention_kinds(*arguments)
+        return replace(kinds, windows=(None,) * len(kinds.windows))
 
-    monkeypatch.setattr(SpanMasks, "__init__", without_windows)
+    monkeypatch.setattr("edge_node.engine.engine.attention_kinds", without_windows)
     with pytest.raises(CheckpointRefused, match="does not attend"):
         probe(target)
     assert target.model.config.sliding_window == configured
+
+
+@every_shape
+def test_outside_a_pass_the_model_is_what_it_was(name: str) -> None:
+    """An engine names its own attention in the model's configuration; whoever else runs the model must not notice."""
+    before = plain_logits(shape(name, seed=7), text(20))
+    TargetEngine(Target(name, shape(name, seed=7), "", VOCABULARY, (), CONTEXT, b"", None), 64)
+    assert torch.equal(plain_logits(shape(name, seed=7), text(20)), before)
+    assert shape(name, seed=7).config._attn_implementation == "ragged_sdpa"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -16,21 +16,24 @@ pytest.importorskip("torch", reason="needs the edge's packages")
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from airdraft.core.errors import EdgeUnreachable
+from airdraft.core.session import Committed, DeviceSession, Lost, Output
+from airdraft.core.types import Drain, Plan, Sampling
 from airdraft.wire.client import EdgeConnection
 from edge_node import server
 from edge_node.config import EdgeSettings, is_loopback
-from edge_node.engine.loading import load_target
+from edge_node.engine_messages import Load, Loaded
+from edge_node.engine_process import EngineProcess
 
 
 async def test_an_edge_that_loads_is_not_serving(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
-    may_load = threading.Event()
-    load = load_target
+    may_load = asyncio.Event()
 
-    def slow(*arguments: Any, **options: Any) -> Any:
-        may_load.wait(30)
-        return load(*arguments, **options)
+    class SlowEngine(EngineProcess):
+        async def start(self, load: Load) -> Loaded:
+            await may_load.wait()
+            return await super().start(load)
 
-    monkeypatch.setattr(server, "load_target", slow)
+    monkeypatch.setattr(server, "EngineProcess", SlowEngine)
     said: list[str] = []
     listening: asyncio.Queue[str] = asyncio.Queue()
     settings = EdgeSettings(port=unused_tcp_port)
@@ -51,6 +54,71 @@ async def test_an_edge_that_loads_is_not_serving(monkeypatch: pytest.MonkeyPatch
         await running
     assert said[0] == "loading demo"
     assert said[-1] == "draining"
+
+
+async def test_texts_outlive_their_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is killed in mid-text: the edge says that it is not serving, starts another, and the text goes on."""
+    engines: list[EngineProcess] = []
+
+    class KnownEngine(EngineProcess):
+        async def start(self, load: Load) -> Loaded:
+            engines.append(self)
+            return await super().start(load)
+
+    monkeypatch.setattr(server, "EngineProcess", KnownEngine)
+    said: list[str] = []
+    listening: asyncio.Queue[str] = asyncio.Queue()
+    running = asyncio.create_task(server.serve(EdgeSettings(port=0), said.append, listening.put_nowait))
+    async with asyncio.timeout(100):
+        address = await listening.get()
+        expected = await _answer(address, lambda count: None)
+
+        def kill(count: int) -> None:
+            if count == 10:
+                pid = engines[0].pid
+                assert pid is not None
+                os.kill(pid, signal.SIGKILL)
+
+        assert await _answer(address, kill) == expected
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+    assert len(expected) == 60
+    assert any("killed by SIGKILL" in line for line in said)
+
+
+async def _answer(address: str, seen: Callable[[int], None]) -> list[int]:
+    """Let the edge write a text alone; ``seen`` gets how many tokens have come."""
+    ids: list[int] = []
+    async with EdgeConnection(address) as connection:
+        described = await connection.describe()
+        session = DeviceSession(
+            os.urandom(16),
+            described.identity,
+            tuple(range(5, 45)),
+            sampling=Sampling(temperature=1.0, seed=3),
+            stop_ids=(),
+            max_tokens=60,
+            limits=described.limits,
+            plan=Plan(0),
+        )
+        stream = connection.generate(described.vocabulary)
+
+        async def say(outputs: list[Output]) -> None:
+            for output in outputs:
+                if isinstance(output, Committed):
+                    ids.extend(output.ids)
+                    seen(len(ids))
+                else:
+                    assert not isinstance(output, (Lost, Drain))
+                    await stream.send(output)
+
+        await say(session.attach(1, with_prefix=True))
+        async for frame in stream:
+            await say(session.received(frame))
+            if session.ended:
+                break
+        stream.cancel()
+    return ids
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,12 @@ class TimedEngine:
     clock: StoodClock
     pass_s: float
 
-    def open(self) -> list[int]:
-        return [7]
+    rows: int = 64
+    context_tokens: int = 64
+    computed: int = 0
+
+    def fill(self, fill: str) -> None:
+        raise AssertionError(fill)
 
     def extend(self, work: Sequence[tuple[list[int], Span]]) -> list[str]:
         self.clock.now_s += self.pass_s
@@ -88,8 +92,7 @@ def test_a_pass_ends_when_its_line_says_or_the_excess_is_kept(
     clock = StoodClock(oversleeps_s=oversleeps_s)
     pacer = clock.pacer()
     engine = PacedEngine(TimedEngine(clock, real_s), line, pacer)
-    cache = engine.open()
-    work = [(cache, Span(0, tuple(range(width)))) for width in widths]
+    work = [([7], Span(0, tuple(range(width)))) for width in widths]
     began_s = clock.now_s
     assert engine.extend(work) == [f"[7]{span.tokens}" for _, span in work]
     took_s, stated_s = clock.now_s - began_s, line(sum(widths))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airdraft.core.types import Open, Prefix
 from airdraft.wire.client import EdgeConnection
-from edge_node.sessions import SessionTable
+from edge_node.sessions import Terms
 from tests.shapes import VOCABULARY
 from tests.system.loopback import Loopback, edge_on_loopback, session_for
 from tests.system.test_equality import shape_target
@@ -52,7 +52,7 @@ async def drop(edge: Loopback, connection: EdgeConnection, count: int) -> None:
 
 async def main(count: int) -> None:
     async with (
-        edge_on_loopback(shape_target("llama"), table=SessionTable(most=64, keep_s=0.05)) as edge,
+        edge_on_loopback(shape_target("llama"), terms=Terms(most=64, keep_s=0.05)) as edge,
         EdgeConnection(edge.address) as connection,
     ):
         await drop(edge, connection, WARM_UP)
@@ -61,7 +61,7 @@ async def main(count: int) -> None:
         left = {
             "streams": count,
             "sessions": len(edge.service.sessions),
-            "kv_rows": edge.service.sessions.kv_rows,
+            "kv_rows": edge.service.sessions.pool.reserved_rows,
             "more_tasks": len(asyncio.all_tasks()) - before_tasks,
             "more_descriptors": descriptors() - before_descriptors,
             "more_mb": round(resident_mb() - before_mb, 2),

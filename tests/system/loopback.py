@@ -18,9 +18,15 @@ from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, add_verification
 from device_client.generation import Generation
 from edge_node.engine.engine import TargetEngine
+from edge_node.engine.runner import EdgeDrafter, StepRunner
 from edge_node.engine.target import Target
+from edge_node.engine_thread import EngineThread
+from edge_node.kv_pool import KvPool
+from edge_node.metrics import EdgeMetrics
 from edge_node.service import EdgeService
-from edge_node.sessions import SessionTable
+from edge_node.sessions import SessionTable, Terms
+
+POOL_ROWS = 1 << 14
 
 
 @dataclass(slots=True)
@@ -37,12 +43,14 @@ async def edge_on_loopback(
     target: Target,
     *,
     limits: Limits | None = None,
-    table: SessionTable | None = None,
+    terms: Terms | None = None,
+    drafter: EdgeDrafter | None = None,
+    pool_rows: int = POOL_ROWS,
     tokenizer_digest: bytes = b"t" * 32,
 ) -> AsyncIterator[Loopback]:
-    """Serve a target on a free port of the loopback interface."""
+    """Serve a target on a free port of the loopback interface; ``drafter`` writes for devices that idle."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = EdgeService(SessionTable(most=64, keep_s=60) if table is None else table)
+    service = EdgeService(SessionTable(terms or Terms(most=64, keep_s=60), EdgeMetrics(target.name)))
     description = Description(
         model_name=target.name,
         model_digest=target.model_digest,
@@ -52,13 +60,15 @@ async def edge_on_loopback(
         limits=limits or Limits(context_tokens=target.context_tokens),
         numerics="fast/float32/cpu",
     )
-    service.ready(TargetEngine(target), description)
     add_verification(server, service)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    runner = StepRunner(TargetEngine(target, pool_rows, poison=True), target.vocabulary, drafter)
     try:
-        with service.running():
+        with EngineThread(runner) as thread:
+            service.ready(thread, description, KvPool(pool_rows))
             yield Loopback(f"127.0.0.1:{port}", service, description)
+            service.close()
     finally:
         await server.stop(grace=0)
 

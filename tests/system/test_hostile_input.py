@@ -22,7 +22,7 @@ from airdraft.v1 import verification_pb2 as pb
 from airdraft.v1 import verification_pb2_grpc as rpc
 from airdraft.wire.client import EdgeConnection
 from device_client.generation import Generation
-from edge_node.sessions import SessionTable
+from edge_node.sessions import Terms
 from tests.shapes import VOCABULARY, greedy
 from tests.system.loopback import ListedDrafter, Loopback, Recorder, ask, edge_on_loopback
 from tests.system.test_equality import shape_target
@@ -216,7 +216,7 @@ async def still_answers(edge: Loopback) -> None:
 
 async def test_sessions_beyond_the_most_are_told_when_to_come_back() -> None:
     async with (
-        edge_on_loopback(shape_target("llama"), table=SessionTable(most=2, keep_s=60)) as edge,
+        edge_on_loopback(shape_target("llama"), terms=Terms(most=2, keep_s=60)) as edge,
         grpc.aio.insecure_channel(edge.address) as channel,
     ):
         stub = rpc.VerificationStub(channel)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from numpy.typing import NDArray
 
 pytest.importorskip("torch", reason="needs the edge's packages")
@@ -18,13 +19,11 @@ pytest.importorskip("torch", reason="needs the edge's packages")
 from airdraft.core import sampling as sampler
 from airdraft.core.noise import draw_key
 from airdraft.core.session import EdgeSession
-from airdraft.core.types import Sampling
+from airdraft.core.types import Pass, Sampling
 from airdraft.wire.client import EdgeConnection
 from device_client.drafters import torch_model
 from device_client.drafters.torch_model import TorchDrafter
-from edge_node import service
-from edge_node.engine import engine
-from edge_node.engine.sampling import choose_rows
+from edge_node.kv_pool import KvPool
 from tests.shapes import VOCABULARY, plain_logits, shape
 from tests.system.loopback import ask, edge_on_loopback
 from tests.system.test_equality import shape_target
@@ -108,11 +107,6 @@ CHECKS: tuple[Callable[[], Awaitable[None]], ...] = (
 Patch = pytest.MonkeyPatch
 
 
-def on_the_edge(patch: Patch, change: Callable[..., tuple[Any, ...]]) -> None:
-    right = choose_rows
-    patch.setattr(service, "choose_rows", lambda *arguments: right(*change(*arguments)))
-
-
 def on_the_device(patch: Patch, change: Callable[..., tuple[Any, ...]]) -> None:
     right = sampler.choose
     patch.setattr(torch_model, "choose", lambda *arguments: right(*change(*arguments)))
@@ -145,12 +139,14 @@ def normaliser_on_one_side(patch: Patch) -> None:
 
 
 def penalties_from_the_wrong_row(patch: Patch) -> None:
-    def shifted(logits: Any, sampling: Any, vocabulary: Any, paths: Any) -> tuple[Any, ...]:
-        # Each row counts the ids of the first one, at its own position.
-        wrong = [(*paths[0], *path[len(paths[0]) - 1 : -1]) for path in paths]
-        return logits, sampling, vocabulary, wrong
+    right = Pass.row_paths
 
-    on_the_edge(patch, shifted)
+    def shifted(self: Pass) -> list[Sequence[int]]:
+        # Each row counts the ids of the first one, at its own position.
+        paths = right(self)
+        return [(*paths[0], *path[len(paths[0]) - 1 : -1]) for path in paths]
+
+    patch.setattr(Pass, "row_paths", shifted)
 
 
 def roll_back_off_by_one_on_the_edge(patch: Patch) -> None:
@@ -176,16 +172,9 @@ def roll_back_off_by_one_on_the_device(patch: Patch) -> None:
     patch.setattr(TorchDrafter, "_lacking", lacking)
 
 
-def caches_of_two_sessions_swapped(patch: Patch) -> None:
-    right = engine.TargetEngine.open
-    shared: list[Any] = []
-
-    def open_one(self: engine.TargetEngine) -> Any:
-        if not shared:
-            shared.append(right(self))
-        return shared[0]
-
-    patch.setattr(engine.TargetEngine, "open", open_one)
+def rows_of_two_sessions_are_the_same(patch: Patch) -> None:
+    right = KvPool.extent_of
+    patch.setattr(KvPool, "extent_of", lambda self, owner: structs.replace(right(self, owner), first=0))
 
 
 BUGS: dict[Callable[[Patch], None], Callable[[], Awaitable[None]]] = {
@@ -196,7 +185,7 @@ BUGS: dict[Callable[[Patch], None], Callable[[], Awaitable[None]]] = {
     penalties_from_the_wrong_row: a_perfect_drafter_is_always_accepted,
     roll_back_off_by_one_on_the_edge: text_is_the_targets,
     roll_back_off_by_one_on_the_device: drafts_are_the_drafters_own,
-    caches_of_two_sessions_swapped: two_sessions_at_once_keep_their_own_text,
+    rows_of_two_sessions_are_the_same: two_sessions_at_once_keep_their_own_text,
 }
 
 

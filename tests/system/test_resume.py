@@ -26,16 +26,18 @@ from device_client.generation import Generation
 from device_client.journal import Head, Journal
 from device_client.roaming import Roaming
 from edge_node.service import HALF_CLOSE_S
-from edge_node.sessions import SessionTable
+from edge_node.sessions import Terms
 from tests.core.test_receipts import forgeries, opened_with_receipt
 from tests.shapes import VOCABULARY, greedy
-from tests.system.loopback import ListedDrafter, Loopback, edge_on_loopback, session_for
+from tests.system.loopback import POOL_ROWS, ListedDrafter, Loopback, edge_on_loopback, session_for
 from tests.system.test_equality import shape_target
 
 PROMPT = (5, 6, 7)
 LENGTH = 100
 KEY = ReceiptKey(b"k" * 32)
 TARGET = shape_target("llama")
+ONE_TEXT_ROWS = 192
+"""Of a pool: prompt and answer, and the draft nodes at its end."""
 
 
 def expected() -> list[int]:
@@ -117,11 +119,11 @@ def start(edge: Loopback, edges: Sequence[str], *, give_up_s: float = 20.0, sess
 
 
 @asynccontextmanager
-async def two_edges(**table: object) -> AsyncIterator[tuple[Loopback, Loopback]]:
+async def two_edges(pool_rows: int = POOL_ROWS, **terms: object) -> AsyncIterator[tuple[Loopback, Loopback]]:
     async with AsyncExitStack() as stack:
-        options = {"most": 16, "keep_s": 60.0, "receipts": KEY} | table
+        options = {"most": 16, "keep_s": 60.0, "receipts": KEY} | terms
         first, second = [
-            await stack.enter_async_context(edge_on_loopback(TARGET, table=SessionTable(**options)))  # type: ignore[arg-type]
+            await stack.enter_async_context(edge_on_loopback(TARGET, terms=Terms(**options), pool_rows=pool_rows))  # type: ignore[arg-type]
             for _ in range(2)
         ]
         yield first, second
@@ -194,15 +196,28 @@ async def test_a_device_with_nowhere_to_go_finishes_at_a_draining_edge() -> None
         assert text.roaming.reattached == 0
 
 
-async def test_caches_give_way_under_pressure_and_replay() -> None:
-    async with two_edges(kv_tokens=LENGTH + 10) as (edge, _), asyncio.timeout(60):
+async def test_who_finds_no_room_waits_for_it() -> None:
+    async with two_edges(pool_rows=ONE_TEXT_ROWS) as (edge, _), asyncio.timeout(60):
         texts = [start(edge, [edge.address]) for _ in range(3)]
-        most = 0
-        while not all(text.running.done() for text in texts):
-            most = max(most, edge.service.sessions.kv_rows)
-            await asyncio.sleep(0)
-        assert [text.reader.ids for text in texts] == [expected()] * 3
-        assert 0 < most <= LENGTH + 10
+        for text in texts:
+            await text.running
+            assert text.reader.ids == expected()
+        assert edge.service.sessions.evictions == 0
+
+
+async def test_rows_of_a_device_that_is_gone_give_way_and_are_replayed() -> None:
+    async with two_edges(pool_rows=ONE_TEXT_ROWS) as (edge, _), relay_to(edge) as relay, asyncio.timeout(60):
+        gone = start(edge, [relay.address])
+        await gone.reader.has_read(20)
+        relay.refuse()
+        relay.cut()
+        other = start(edge, [edge.address])
+        await other.running
+        assert other.reader.ids == expected()
+        assert edge.service.sessions.evictions == 1
+        relay.admit()
+        await gone.running
+        assert gone.reader.ids == expected()
 
 
 async def test_a_broken_connection_is_no_half_close() -> None:

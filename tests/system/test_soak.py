@@ -33,7 +33,7 @@ def test_no_fault_costs_a_token(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_the_known_texts_are_the_targets_own(tmp_path: Path) -> None:
     target = load_target(str(write_stubs(tmp_path)[0]))
-    TargetEngine(target)  # it is one that the engine serves
+    TargetEngine(target, 256)  # it is one that the engine serves
     for text in known_texts(6, 80, Random(1)):
         start, path = len(text.prompt_ids), [*text.prompt_ids, *text.ids]
         logits = plain_logits(target.model, path)[start - 1 : -1]

@@ -27,6 +27,7 @@ from airdraft.core.types import (
     Origin,
     Ping,
     Prefix,
+    Quote,
     RefusalCode,
     Refused,
     Sampling,
@@ -133,11 +134,13 @@ device_frames = (
 limits = st.builds(
     Limits, lengths, st.integers(1, 1 << 30), st.integers(1, 512), st.integers(1, 1 << 30), st.integers(1, 8192)
 )
+seconds = st.floats(0, 1e6)
+quotes = st.builds(Quote, seconds, seconds, st.booleans(), seconds)
 edge_frames = (
     commits()
     | pings
     | drains
-    | st.builds(Opened, epochs, lengths, lengths, limits)
+    | st.builds(Opened, epochs, lengths, lengths, limits, st.none() | quotes)
     | st.builds(NeedPrefix, epochs, lengths)
     | st.builds(
         Refused,

@@ -3,10 +3,12 @@
 from airdraft.core.session.device import Committed, DeviceSession, Journalled, Lost, Output
 from airdraft.core.session.edge import EdgeSession
 from airdraft.core.session.liveness import Liveness
+from airdraft.core.session.passes import PASS_NODES, Wish
 from airdraft.core.session.reattach import Attempt, Reattachment
 from airdraft.core.types import DraftWork
 
 __all__ = [
+    "PASS_NODES",
     "Attempt",
     "Committed",
     "DeviceSession",
@@ -17,4 +19,5 @@ __all__ = [
     "Lost",
     "Output",
     "Reattachment",
+    "Wish",
 ]

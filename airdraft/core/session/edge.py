@@ -42,6 +42,7 @@ from airdraft.core.types import (
     Refused,
     Sampling,
     Span,
+    StopReason,
     Work,
 )
 
@@ -106,6 +107,11 @@ class EdgeSession:
         return self._sampling
 
     @property
+    def stop(self) -> StopReason | None:
+        """Return why the text ended; None where it has not."""
+        return self._text.stop
+
+    @property
     def final_length(self) -> int:
         """Return how long prompt and answer can become."""
         return self._text.ending.final_length
@@ -114,6 +120,15 @@ class EdgeSession:
     def ids(self) -> Sequence[int]:
         """Return the committed ids, as far as this edge has them."""
         return self._text.ids
+
+    @property
+    def own_draft_tokens(self) -> int:
+        """Return how many tokens the edge's own drafter adds to a pass at most; may be set between passes."""
+        return self._own.tokens
+
+    @own_draft_tokens.setter
+    def own_draft_tokens(self, tokens: int) -> None:
+        self._own.tokens = tokens
 
     @property
     def live_nodes(self) -> int:
@@ -135,6 +150,16 @@ class EdgeSession:
     def in_flight(self) -> bool:
         """Return whether a pass was handed out and is not finished."""
         return self._in_flight is not None
+
+    @property
+    def own_draft_due(self) -> bool:
+        """Whether the next pass is one that the edge's own drafter should write for first."""
+        text = self._text
+        if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
+            return False
+        if self._tree.nodes or self._token_due or not self._may_run or self._own_room <= 0:
+            return False
+        return self._own.lacks(text.path.end)
 
     # ---- events ----
 
@@ -218,7 +243,7 @@ class EdgeSession:
         if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
             return None
         # A draft of the text's last position alone is not verified, but it waits for an answer: the next token is one.
-        if not (self._tree.nodes or self._token_due or (self._may_run and not self._own_draft_due)):
+        if not (self._tree.nodes or self._token_due or (self._may_run and not self.own_draft_due)):
             return None
         lacking, nodes = text.length - self._kv_length, len(self._pass_nodes())
         if lacking > 1:
@@ -253,7 +278,7 @@ class EdgeSession:
 
     def own_draft(self) -> DraftWork | None:
         """Return what the edge's own drafter should write, or None until another event; the next pass waits for it."""
-        if not self._own_draft_due:
+        if not self.own_draft_due:
             return None
         return self._own.ask(self._text.ids, self._own_room, self._text.path.end)
 
@@ -355,16 +380,6 @@ class EdgeSession:
         text = self._text
         ahead = self.limits.ahead_tokens - (text.length - self._acked)
         return min(self._own.tokens, ahead - 1, text.ending.final_length - text.length - 1)
-
-    @property
-    def _own_draft_due(self) -> bool:
-        """Whether the next pass is one that the edge's own drafter should write for first."""
-        text = self._text
-        if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
-            return False
-        if self._tree.nodes or self._token_due or not self._may_run or self._own_room <= 0:
-            return False
-        return self._own.lacks(text.path.end)
 
     def _pass_nodes(self) -> list[Node]:
         """Return the live nodes to verify, parents before children; none at or past the text's last position."""

@@ -1,0 +1,182 @@
+"""Puts an engine together: the target, its drafter, and a pool as large as memory and the settings allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from airdraft.checkpoint import CheckpointRefused
+from airdraft.core.session import PASS_NODES
+from airdraft.core.tokenizer_digest import tokenizer_digest
+from airdraft.core.types import Sampling, Span
+from edge_node.engine.drafter import load_drafter
+from edge_node.engine.engine import TargetEngine
+from edge_node.engine.loading import load_target
+from edge_node.engine.runner import EdgeDrafter, StepRunner, out_of_memory
+from edge_node.engine.sampling import choose_batch
+from edge_node.engine.target import Target
+from edge_node.engine_messages import Load, Loaded, LoadFailed
+from edge_node.step import DraftItem, Extent, Fill
+
+Report = Callable[[str], None]
+
+_GRAIN = 64  # pools and extents are multiples of so many rows
+_TRIAL_POSITIONS = 512  # of the pass after which the memory of a GPU is measured
+_GPU_SHARE = 0.9
+_HOST_SHARE = 0.5
+
+TIES = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+"""How far a logit may move, by the weights' type, where a pass has another shape.
+
+The demo target's move by up to 1.3e-5, 0.04 and 0.19 on a CPU; deeper models add up more. Too much only counts near
+ties that are none.
+"""
+
+INT8_TIE = 0.25
+"""The least of those where keys and values are rounded to int8: a last bit may then move one by a whole step."""
+
+
+class PoolTooSmall(ValueError):
+    """Memory does not hold the rows of one text."""
+
+
+def assemble(load: Load, report: Report) -> tuple[StepRunner, Loaded] | LoadFailed:
+    """Load what is asked for and try it; return it with what the front must know, or why it cannot be had."""
+    if load.threads is not None:
+        torch.set_num_threads(load.threads)
+    try:
+        return _assembled(load, report)
+    except CheckpointRefused as error:
+        return LoadFailed(str(error), "checkpoint")
+    except PoolTooSmall as error:
+        return LoadFailed(str(error), "machine")
+    except Exception as error:
+        if not out_of_memory(error):
+            raise  # a bug, with its traceback
+        return LoadFailed(
+            f"{load.model} does not fit the memory here; try --dtype bfloat16, --kv-dtype int8, a lower --kv-tokens "
+            "or a smaller model",
+            "machine",
+        )
+
+
+def pool_rows(*, wanted: int | None, memory_bytes: int, row_bytes: int, text_rows: int, max_sessions: int) -> int:
+    """Return how many rows the pool shall have.
+
+    wanted        what the operator asked for; None is what memory gives, but no more than all sessions can use
+    memory_bytes  that the pool may take
+    text_rows     of the extent of the longest text: the pool holds one at least
+
+    Raises PoolTooSmall.
+    """
+    if wanted is not None:
+        return max(_rounded_up(wanted), text_rows)
+    rows = min(memory_bytes // row_bytes // _GRAIN * _GRAIN, max_sessions * text_rows)
+    if rows < text_rows:
+        raise PoolTooSmall(
+            f"memory for the cache is {memory_bytes >> 20} MiB, {rows} rows, and one text takes {text_rows}; lower "
+            "--max-context, or try --kv-dtype int8"
+        )
+    return rows
+
+
+def text_rows(context_tokens: int, rungs: tuple[int, ...]) -> int:
+    """Return the rows of the longest text's extent, the draft nodes at its end included.
+
+    rungs  sizes that an extent may have; empty for any
+    """
+    rows = _rounded_up(context_tokens + PASS_NODES)
+    fitting = [rung for rung in rungs if rung >= rows]
+    return min(fitting) if fitting else max((rows, *rungs))
+
+
+def _rounded_up(rows: int) -> int:
+    return -(-rows // _GRAIN) * _GRAIN
+
+
+def host_memory_bytes(root: Path = Path("/")) -> int:
+    """Return what the host has available, or what a container's limit leaves of it."""
+    lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    groups = root / "sys/fs/cgroup"
+    try:
+        limit = int((groups / "memory.max").read_text(encoding="ascii"))
+        held = int((groups / "memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return available
+    return min(available, max(0, limit - held))
+
+
+def _assembled(load: Load, report: Report) -> tuple[StepRunner, Loaded]:
+    target = load_target(
+        load.model, revision=load.revision, device=load.device, dtype=load.dtype, max_context=load.max_context
+    )
+    drafter = _drafter(load, target)
+    report(f"trying {target.name} on {target.device}")
+    engine = _engine(load, target)
+    tie = 0.0 if load.profile == "strict" else max(TIES[target.dtype], INT8_TIE if load.kv_dtype == "int8" else 0.0)
+    runner = StepRunner(engine, target.vocabulary, drafter, tie=tie)
+    _warm_up(engine, target.vocabulary, 1)
+    engine.fill(Fill(0, 1))
+    return runner, loaded_of(target, engine)
+
+
+def _engine(load: Load, target: Target) -> TargetEngine:
+    """Return an engine whose pool fits: a small one is tried first, to see what a row and a pass take."""
+    trial = TargetEngine(target, _TRIAL_POSITIONS, profile=load.profile, kv_dtype=load.kv_dtype)
+    _warm_up(trial, target.vocabulary, _TRIAL_POSITIONS if target.device.type == "cuda" else 1)
+    rows = pool_rows(
+        wanted=load.kv_tokens,
+        memory_bytes=_memory_bytes(target.device),
+        row_bytes=trial.row_bytes,
+        text_rows=text_rows(target.context_tokens, trial.extent_rungs),
+        max_sessions=load.max_sessions,
+    )
+    return TargetEngine(
+        target, rows, profile=load.profile, kv_dtype=load.kv_dtype, poison=load.poison, ladder=trial.ladder
+    )
+
+
+def _warm_up(engine: TargetEngine, vocabulary: int, positions: int) -> None:
+    """Run one pass that chooses a token at each of so many positions, as far as the engine has them."""
+    rows = min((engine.rows, *engine.extent_rungs[-1:]))
+    count = min(positions, engine.context_tokens, rows)
+    span = Span(0, (0,) * count, wanted=tuple(range(count)))
+    (logits,) = engine.extend([(Extent(0, rows), span)])
+    choose_batch(logits, [(Sampling(1.0, top_p=0.9), range(1, count + 1), None)], vocabulary, 1.0)
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Return what the pool may take; on a GPU the warm-up's memory stays with PyTorch for the passes to come."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _GPU_SHARE)
+    return int(host_memory_bytes() * _HOST_SHARE)
+
+
+def _drafter(load: Load, target: Target) -> EdgeDrafter | None:
+    if load.draft_model == "none":
+        return None
+    drafter = load_drafter(load.draft_model, target, device=load.device, dtype=load.dtype, sessions=load.max_sessions)
+    drafter.draft([DraftItem(0, Sampling(), (0,), 1)])  # it takes its memory before the pool is measured
+    drafter.forget([0])
+    return drafter
+
+
+def loaded_of(target: Target, engine: TargetEngine) -> Loaded:
+    """Return what the front must know of an engine that has run a pass."""
+    return Loaded(
+        name=target.name,
+        model_digest=target.model_digest,
+        tokenizer_digest=tokenizer_digest(target.tokenizer_json),
+        tokenizer_json=target.tokenizer_json,
+        chat_template=target.chat_template,
+        stop_ids=target.stop_ids,
+        vocabulary=target.vocabulary,
+        context_tokens=target.context_tokens,
+        numerics=engine.numerics,
+        rows=engine.rows,
+        row_bytes=engine.row_bytes,
+        rungs=engine.extent_rungs,
+    )

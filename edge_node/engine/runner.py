@@ -1,0 +1,246 @@
+"""Runs what the front asks of the engine, and keeps one session's trouble from the others.
+
+An item that cannot run is found before the pass where its numbers show it. Whatever else raises, the batch is cut in
+halves until the offender is alone: extending a session writes rows from its span's start on and reads none of those, so
+that the rest can run again as if it had never been there. Memory that runs out is the same case, only that the halves
+then fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from airdraft.core.types import Span
+from edge_node.engine.item_faults import depths_of, fault_of, overlapping
+from edge_node.engine.sampling import Chosen, Part, choose_batch
+from edge_node.step import Drafted, DraftItem, DraftStep, Extent, Fill, Item, Outcome, Step, StepDone
+
+log = logging.getLogger(__name__)
+
+
+_FULL = ("not enough memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What plain RuntimeErrors say where an allocation failed, on the host and in a library of the GPU."""
+
+
+class EngineLost(RuntimeError):
+    """The accelerator answers no more: only a new process can go on."""
+
+
+class Engine(Protocol):
+    """What computes: ``TargetEngine``, or a wrapper of it."""
+
+    @property
+    def rows(self) -> int:
+        """Return the rows of the pool."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Return how many positions a text may have."""
+        ...
+
+    @property
+    def computed(self) -> int:
+        """Return how many positions the model has computed so far, padding included."""
+        ...
+
+    def extend(self, work: Sequence[tuple[Extent, Span]]) -> list[Tensor]:
+        """Run all spans in one pass; return the float32 logits [len(wanted), V] of each one's wanted rows."""
+        ...
+
+    def fill(self, fill: Fill) -> None:
+        """Copy or clear rows of the pool."""
+        ...
+
+
+class EdgeDrafter(Protocol):
+    """What drafts for sessions whose device idles."""
+
+    def draft(self, items: Sequence[DraftItem]) -> list[tuple[int, ...]]:
+        """Return what is drafted for each item."""
+        ...
+
+    def forget(self, sessions: Sequence[int]) -> None:
+        """Drop what is kept of these sessions."""
+        ...
+
+
+Choose = Callable[[Tensor, Sequence[Part], int, float], Sequence[Chosen | ValueError]]
+"""How the logits [rows of all parts, V] become tokens, given vocabulary and near-tie distance: ``choose_batch``."""
+
+
+@dataclass(slots=True)
+class _Spent:
+    """What a step took so far."""
+
+    pass_s: float = 0.0
+
+
+class StepRunner:
+    """One engine and what it needs to answer steps. Not for several threads at a time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        vocabulary: int,
+        drafter: EdgeDrafter | None = None,
+        *,
+        tie: float = 0.0,
+        choose: Choose = choose_batch,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Answer for an engine.
+
+        vocabulary  size of the tokenizer: ids at or above it are padding
+        tie         how far rounding may move a logit: choices that turn within it are near ties
+        """
+        self._engine, self._vocabulary, self._drafter = engine, vocabulary, drafter
+        self._choose, self._tie, self._clock = choose, tie, clock
+
+    def run(self, step: Step, arrived_s: float | None = None) -> StepDone:
+        """Return a step's outcomes; ``arrived_s``, by the runner's clock, is when it came, now where it is None.
+
+        Raises EngineLost, and whatever a fill raises: the front's books are wrong then, and no row can be trusted.
+        """
+        started = self._clock() if arrived_s is None else arrived_s
+        for fill in step.fills:
+            self._engine.fill(fill)
+        outcomes = self._checked(step.items)
+        sound = [index for index, outcome in enumerate(outcomes) if not outcome.failure]
+        before, spent = self._engine.computed, _Spent()
+        if sound:
+            items = [self._gathered(step.items[index]) for index in sound]
+            for index, outcome in zip(sound, self._isolated(items, spent), strict=True):
+                outcomes[index] = outcome
+        return StepDone(
+            step.number,
+            tuple(outcomes),
+            positions=sum(len(step.items[index].span.tokens) for index in sound),
+            computed=self._engine.computed - before,
+            pass_s=spent.pass_s,
+            host_s=self._clock() - started - spent.pass_s,
+        )
+
+    def draft(self, step: DraftStep) -> Drafted:
+        """Return what the edge's own drafter writes; nothing where it fails: that costs time, never text."""
+        started = self._clock()
+        tokens: Sequence[tuple[int, ...]] = [()] * len(step.items)
+        if self._drafter is not None:
+            try:
+                self._drafter.forget(step.forget)
+                tokens = self._drafter.draft(step.items)
+            except Exception:
+                log.exception("the edge's drafter failed for %d sessions", len(step.items))
+                _demand_device()
+                self._drafter.forget([item.session for item in step.items])
+        return Drafted(step.number, tuple(tokens), self._clock() - started)
+
+    def _checked(self, items: Sequence[Item]) -> list[Outcome]:
+        """Return an outcome for each item, with a failure where it may not run."""
+        rows, context_tokens = self._engine.rows, self._engine.context_tokens
+        faults = [fault_of(item, self._vocabulary, rows, context_tokens) for item in items]
+        sound = [index for index, fault in enumerate(faults) if not fault]
+        for at in overlapping([items[index] for index in sound]):
+            faults[sound[at]] = "its rows are another item's too"
+        return [Outcome(failure=fault) for fault in faults]
+
+    def _gathered(self, item: Item) -> Item:
+        """Move the rows that the span gathers, and return the item without: a pass may then be run twice.
+
+        Where it fails in the end, its rows before the gathered ones are still as they were.
+        """
+        span, first = item.span, item.extent.first
+        if not span.gather:
+            return item
+        at = span.start - len(span.gather)
+        for source, rows in _runs(span.gather):
+            self._engine.fill(Fill(first + at, rows, first + source))
+            at += rows
+        bare = Span(span.start, span.tokens, span.parents, span.wanted)
+        return Item(item.extent, bare, item.sampling, item.paths)
+
+    def _isolated(self, items: Sequence[Item], spent: _Spent) -> list[Outcome]:
+        """Run items in one pass; where that raises, each half on its own."""
+        started = self._clock()
+        outcomes = self._attempt(items)
+        spent.pass_s += self._clock() - started
+        if isinstance(outcomes, list):
+            return outcomes
+        if len(items) == 1:
+            return [Outcome(failure=outcomes)]
+        half = len(items) // 2
+        return self._isolated(items[:half], spent) + self._isolated(items[half:], spent)
+
+    def _attempt(self, items: Sequence[Item]) -> list[Outcome] | str:
+        """Return the outcomes of a pass, or in one line why it failed."""
+        try:
+            return self._passed(items)
+        except Exception as error:  # whatever one item's input brought about must not end the others' engine
+            failure, full = _failure(error, items), out_of_memory(error)
+            log.warning("a pass of %d items failed: %s", len(items), failure, exc_info=len(items) == 1 and not full)
+        # Here the traceback is gone, and with it the tensors that it held.
+        if full and _uses_cuda():
+            torch.cuda.empty_cache()
+        _demand_device()
+        return failure
+
+    def _passed(self, items: Sequence[Item]) -> list[Outcome]:
+        logits = self._engine.extend([(item.extent, item.span) for item in items])
+        parts = [(item.sampling, _choice_positions(item.span), item.paths) for item in items]
+        chosen = self._choose(torch.cat(logits), parts, self._vocabulary, self._tie)
+        return [
+            Outcome(failure=str(part)) if isinstance(part, ValueError) else Outcome(part.tokens, part.near_ties)
+            for part in chosen
+        ]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an allocation failed, on an accelerator or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _FULL)
+
+
+def _failure(error: Exception, items: Sequence[Item]) -> str:
+    if out_of_memory(error):
+        positions = sum(len(item.span.tokens) for item in items)
+        return f"{positions} positions do not fit the engine's memory, even alone; try a smaller span"
+    return f"{type(error).__name__} in the engine: {' '.join(str(error).split())[:200]}"
+
+
+def _demand_device() -> None:
+    """Raise EngineLost where an error has taken the accelerator with it: CUDA then fails every further call."""
+    if not _uses_cuda():
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        raise EngineLost(f"the accelerator is lost: {' '.join(str(error).split())[:200]}") from error
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _choice_positions(span: Span) -> list[int]:
+    """Return the position of the token after each wanted row."""
+    depths = depths_of(span)
+    return [span.start + depths[index] + 1 for index in span.wanted]
+
+
+def _runs(rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Return first row and length of each stretch of neighbours."""
+    runs: list[tuple[int, int]] = []
+    for row in rows:
+        if runs and sum(runs[-1]) == row:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((row, 1))
+    return runs

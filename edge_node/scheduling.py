@@ -1,0 +1,81 @@
+"""Who joins the next step (DESIGN §5): a step has room for so many positions and waits for nobody.
+
+What a device waits for comes first: verification and the next token of a text. Prefill and replays take what is left
+and are promised a share, so that neither holds the other back for more than a step. Running ahead is a gift, from what
+nobody else has a use for. Tenants take turns by the positions that they were given; a tenant's sessions by their wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from airdraft.core.session import Wish
+from airdraft.core.types import Work
+
+PREFILL_SHARE = 4
+"""One in so many of a step's positions is kept for prefill where one waits."""
+
+Who = TypeVar("Who")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Generic[Who]):
+    """One session that has a use for a part of the next step."""
+
+    who: Who
+    tenant: str
+    wish: Wish
+    since_s: float
+
+
+class Turns(Generic[Who]):
+    """Fills one step after the other from those that wait."""
+
+    def __init__(self, positions: int) -> None:
+        """Give a step room for ``positions`` > 0."""
+        self.positions = positions
+        self._given: dict[str, int] = {}  # positions by tenant; nobody saves up while away
+
+    def choose(self, waiting: Sequence[Waiting[Who]], prefill_positions: int | None = None) -> list[tuple[Who, int]]:
+        """Return who joins and with how many positions, at most those of its wish.
+
+        ``prefill_positions`` bounds the prefill of a step that others wait for; None is all the room there is.
+        """
+        self._level({one.tenant for one in waiting})
+        urgent = [one for one in waiting if one.wish.work in (Work.VERIFY, Work.DECODE)]
+        prefill = [one for one in waiting if one.wish.work is Work.PREFILL]
+        ahead = [one for one in waiting if one.wish.work is Work.RUN_AHEAD]
+        kept = min(max(1, self.positions // PREFILL_SHARE), *(one.wish.positions for one in prefill)) if prefill else 0
+        chosen = self._fill(urgent, max(1, self.positions - kept))
+        left = self.positions - _sum(chosen)
+        bounded = left if prefill_positions is None or not urgent else min(left, prefill_positions)
+        chosen += self._fill(prefill, bounded)
+        return chosen + self._fill(ahead, self.positions - _sum(chosen))
+
+    def _level(self, tenants: set[str]) -> None:
+        floor = min((self._given[tenant] for tenant in tenants if tenant in self._given), default=0)
+        absent = {tenant: given for tenant, given in self._given.items() if tenant not in tenants and given > floor}
+        self._given = absent | {tenant: max(floor, self._given.get(tenant, floor)) for tenant in tenants}
+
+    def _fill(self, waiting: Iterable[Waiting[Who]], room: int) -> list[tuple[Who, int]]:
+        queues: dict[str, deque[Waiting[Who]]] = {}
+        for one in sorted(waiting, key=lambda one: one.since_s):
+            queues.setdefault(one.tenant, deque()).append(one)
+        chosen: list[tuple[Who, int]] = []
+        while room > 0 and queues:
+            tenant = min(queues, key=lambda tenant: (self._given[tenant], queues[tenant][0].since_s))
+            one = queues[tenant].popleft()
+            if not queues[tenant]:
+                del queues[tenant]
+            granted = min(one.wish.positions, room)
+            self._given[tenant] += granted
+            room -= granted
+            chosen.append((one.who, granted))
+        return chosen
+
+
+def _sum(chosen: Iterable[tuple[Who, int]]) -> int:
+    return sum(positions for _, positions in chosen)

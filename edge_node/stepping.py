@@ -1,0 +1,316 @@
+"""One step after the other: who joins, what the engine is asked, and what its answer does to the sessions.
+
+A step is put together when the one before has ended, from whoever is ready at that moment, so that it holds the latest
+drafts. The engine does one thing at a time: a step, or tokens of the edge's own drafter for those who idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from airdraft.core.session import Wish
+from airdraft.core.types import Commit, DraftWork, EdgeFrame, Origin, Pass, PassResult, Timing, Work
+from coordinator.policy.cost_line import CostLine
+from coordinator.policy.costs import PassCost
+from edge_node.engine_process import EngineDied
+from edge_node.metrics import Ended, Occupancy
+from edge_node.scheduling import Turns, Waiting
+from edge_node.sessions import Entry, SessionTable
+from edge_node.step import Drafted, DraftItem, DraftStep, Item, Outcome, Step, StepDone
+
+log = logging.getLogger(__name__)
+
+WIDEN_S = 300e-6
+"""How long a step that nothing stood in the way of waits for others to join it."""
+
+PREFILL_STEP_S = 0.1
+"""A prefill adds about so much, at most, to a step that others wait for."""
+
+MIN_PREFILL_POSITIONS = 16
+
+DRAFT_MEMORY = 0.1
+"""How much the latest draft counts in the seconds of a drafted token."""
+
+Then = Callable[[StepDone | Drafted | Exception], None]
+
+
+class Engine(Protocol):
+    """What computes: a process of its own, or a thread."""
+
+    def submit(self, ask: Step | DraftStep, then: Then) -> None:
+        """Do a step; ``then`` gets the answer, or why there is none, on the running loop."""
+        ...
+
+
+class PassFailed(RuntimeError):
+    """The engine could not run a session's pass: told to that session's stream alone."""
+
+
+class Stepping:
+    """Keeps one engine busy with the sessions of a table."""
+
+    def __init__(
+        self,
+        sessions: SessionTable,
+        positions: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        widen_s: float = WIDEN_S,
+    ) -> None:
+        """Begin without an engine; a step has room for ``positions``.
+
+        ``widen_s``: how long one that nothing stood in the way of waits for others to join it.
+        """
+        self._line = CostLine()
+        self._sessions, self._metrics, self._clock, self._widen_s = sessions, sessions.metrics, clock, widen_s
+        self._turns: Turns[Entry] = Turns(positions)
+        self._engine: Engine | None = None
+        self._busy = False
+        self._widening = False
+        self._ready: dict[Entry, None] = {}  # who may have work, in the order of their wait
+        self._undrafted: list[int] = []  # sessions that the drafter may forget
+        self._drafted_last = False
+        self._draft_s = 0.0  # a drafted token, lately
+        self._number = 0
+        sessions.on_forgotten = self._gone
+
+    @property
+    def cost(self) -> PassCost | None:
+        """Return what a pass costs here, None while none was made."""
+        return self._line.cost if self._line.samples else None
+
+    # ---- the engine's life ----
+
+    def begin(self, engine: Engine) -> None:
+        """Take an engine, whose pool is the sessions' new one, and go on with whoever waits."""
+        self._engine, self._busy = engine, False
+        self._ready = dict.fromkeys(self._sessions)
+        self._go()
+
+    def stop(self) -> None:
+        """Ask the engine nothing more."""
+        self._engine = None
+
+    # ---- events ----
+
+    def ready(self, entry: Entry) -> None:
+        """Note an event that may have given a session work."""
+        entry.ready_at = self._clock()
+        self._ready[entry] = None
+        if not self._busy and not self._widening and self._engine is not None:
+            self._widen(entry.ready_at + self._widen_s)
+
+    def _gone(self, entry: Entry) -> None:
+        self._ready.pop(entry, None)
+        if entry.drafted:
+            self._undrafted.append(entry.number)
+
+    def _widen(self, until_s: float) -> None:
+        """Let those join whose frames are about to be read; turns of the loop, since its timers are coarser."""
+        if self._clock() < until_s and len(self._ready) < self._sessions.attached:
+            self._widening = True
+            asyncio.get_running_loop().call_soon(self._widen, until_s)
+            return
+        self._widening = False
+        self._go()
+
+    # ---- one thing at a time ----
+
+    def _go(self) -> None:
+        """Ask the engine for the next thing, if it is free and there is one."""
+        if self._busy or self._engine is None:
+            return
+        first, second = (self._step, self._draft) if self._drafted_last else (self._draft, self._step)
+        if not first():
+            second()
+
+    def _step(self) -> bool:
+        waiting = self._waiting()
+        suspects = [one for one in waiting if one.who.suspect]
+        chosen = self._turns.choose(suspects[:1] or waiting, self._prefill_positions())
+        if not chosen:
+            return False
+        now, works, items = self._clock(), [], []
+        for entry, positions in chosen:
+            work = entry.session.next_pass(positions)
+            assert work is not None
+            self._sessions.pool.pin(entry, work.span.start + len(work.span.tokens))
+            works.append((entry, work, now - entry.ready_at))
+            items.append(self._item(entry, work))
+        self._number += 1
+        self._drafted_last = False
+        step = Step(self._number, tuple(items), self._sessions.pool.take_fills())
+        self._ask(step, partial(self._stepped, works))
+        self._show(len(works), len(waiting) - len(works))
+        return True
+
+    def _show(self, running: int, waiting: int) -> None:
+        pool = self._sessions.pool
+        self._metrics.occupied(
+            Occupancy(
+                running,
+                waiting,
+                len(self._sessions),
+                self._sessions.attached,
+                pool.rows,
+                pool.reserved_rows,
+                pool.cached_rows,
+            )
+        )
+
+    def _waiting(self) -> list[Waiting[Entry]]:
+        waiting: list[Waiting[Entry]] = []
+        for entry in list(self._ready):
+            wish = self._wish(entry)
+            if wish is not None:
+                waiting.append(Waiting(entry, entry.tenant, wish, entry.ready_at))
+            elif not entry.session.own_draft_due:
+                del self._ready[entry]
+        return waiting
+
+    def _wish(self, entry: Entry) -> Wish | None:
+        session, pool = entry.session, self._sessions.pool
+        wish = session.wish() if entry in pool else None
+        if wish is None or wish.work is not Work.PREFILL or session.kv_length or entry.looked_up:
+            return wish
+        entry.looked_up = True
+        adopted = pool.adopt(entry, session.ids, len(session.ids) - 1)
+        self._metrics.prefix_looked_up(len(session.ids), adopted)
+        if not adopted:
+            return wish
+        session.adopted(adopted)
+        return session.wish()
+
+    def _item(self, entry: Entry, work: Pass) -> Item:
+        paths = None
+        if not isinstance(work.prefix, range):
+            paths = tuple(tuple(path) for path in work.row_paths())
+        return Item(self._sessions.pool.extent_of(entry), work.span, work.sampling, paths)
+
+    def _prefill_positions(self) -> int | None:
+        cost = self.cost
+        if cost is None or cost.per_position_s <= 0:
+            return None
+        return max(MIN_PREFILL_POSITIONS, int(PREFILL_STEP_S / cost.per_position_s))
+
+    def _ask(self, ask: Step | DraftStep, then: Then) -> None:
+        assert self._engine is not None
+        self._busy = True
+        self._engine.submit(ask, then)
+
+    # ---- answers ----
+
+    def _stepped(self, works: Sequence[tuple[Entry, Pass, float]], done: StepDone | Drafted | Exception) -> None:
+        self._busy = False
+        for entry, _, _ in works:
+            self._sessions.pool.unpin(entry)
+        if not isinstance(done, StepDone):
+            self._lost([(entry, work) for entry, work, _ in works], done)
+            self._go()
+            return
+        if done.positions:
+            self._line.add(done.positions, done.pass_s)
+        self._metrics.stepped(done, self.cost)
+        for (entry, work, queue_s), outcome in zip(works, done.outcomes, strict=True):
+            if outcome.failure:
+                entry.session.lost_pass(work)
+                self._sessions.rolled_back(entry)
+                self._give_up(entry, work, outcome.failure)
+                continue
+            try:
+                self._pass(entry, work, outcome, Timing(queue_s, done.pass_s + entry.own_draft_s))
+            except Exception as error:  # a bug in one session must not end the others
+                log.exception("a session could not take its pass")
+                self._give_up(entry, work, f"{type(error).__name__} in the session")
+        self._go()
+        if not self._busy:
+            self._show(0, 0)
+
+    def _pass(self, entry: Entry, work: Pass, outcome: Outcome, timing: Timing) -> None:
+        session = entry.session
+        entry.own_draft_s, entry.suspect = 0.0, False
+        frames = session.finished_pass(work, PassResult(outcome.choices, timing))
+        if entry in self._sessions.pool:
+            self._sessions.pool.advanced(entry, session.rows_in_place)
+        self._count(entry, work, outcome, timing, frames)
+        entry.send(frames)
+        if self._sessions.terms.own_draft_adapts and (work.own or work.work is Work.DECODE):
+            self._choose_own_length(entry, work, frames)
+        if not session.finished:
+            entry.ready_at = self._clock() if frames else entry.ready_at  # a prefill keeps its place in the queue
+            self._ready[entry] = None
+
+    def _count(self, entry: Entry, work: Pass, outcome: Outcome, timing: Timing, frames: Sequence[EdgeFrame]) -> None:
+        self._metrics.passed(work, timing, frames, near_ties=outcome.near_ties)
+        end = work.span.start + len(work.span.tokens)
+        if work.span.start < entry.most_rows and work.work is Work.PREFILL:
+            self._metrics.replayed(min(end, entry.most_rows) - work.span.start)
+        entry.most_rows = max(entry.most_rows, entry.session.kv_length)
+        if frames and entry.opened_at is not None:
+            self._metrics.first_token(self._clock() - entry.opened_at)
+            entry.opened_at = None
+
+    def _choose_own_length(self, entry: Entry, work: Pass, frames: Sequence[EdgeFrame]) -> None:
+        for frame in frames:
+            if work.own and isinstance(frame, Commit):
+                entry.own_length.saw(work.nodes, frame.origins.count(Origin.EDGE_DRAFT))
+        entry.session.own_draft_tokens = entry.own_length.best(self.cost, self._draft_s)
+
+    def _give_up(self, entry: Entry, work: Pass, reason: str) -> None:
+        log.error("a pass of %d positions failed: %s", len(work.span.tokens), reason)
+        self._sessions.forget(entry, Ended.ERROR)
+        stream = entry.streams.get(work.epoch)
+        if stream is not None:
+            stream.end(PassFailed(reason))
+
+    def _lost(self, works: Sequence[tuple[Entry, Pass]], reason: object) -> None:
+        """The engine died with a step at work; one of its sessions may be why, so that each is next tried alone."""
+        log.error("a step of %d sessions was lost: %s", len(works), reason)
+        if isinstance(reason, EngineDied):
+            self.stop()  # until another one begins
+        for entry, work in works:
+            entry.session.lost_pass(work)
+            self._sessions.rolled_back(entry)
+            if entry.suspect:
+                self._give_up(entry, work, "the engine did not survive this session's passes")
+            entry.suspect = True
+
+    # ---- the edge's own drafter ----
+
+    def _draft(self) -> bool:
+        asked: list[tuple[Entry, DraftWork]] = []
+        for entry in self._ready:
+            if not entry.session.own_draft_due or entry not in self._sessions.pool:
+                continue
+            work = entry.session.own_draft()
+            if work is not None:
+                asked.append((entry, work))
+        if not asked:
+            return False
+        items = tuple(DraftItem(entry.number, entry.session.sampling, work.path, work.count) for entry, work in asked)
+        for entry, _ in asked:
+            entry.drafted = True
+        self._number += 1
+        self._drafted_last = True
+        self._ask(DraftStep(self._number, items, tuple(self._undrafted)), partial(self._drafted, asked))
+        self._undrafted.clear()
+        return True
+
+    def _drafted(self, asked: Sequence[tuple[Entry, DraftWork]], done: StepDone | Drafted | Exception) -> None:
+        self._busy = False
+        if isinstance(done, EngineDied):
+            self.stop()
+        if isinstance(done, Drafted) and any(done.tokens):
+            longest = max(len(written) for written in done.tokens)
+            self._draft_s += DRAFT_MEMORY * (done.draft_s / longest - self._draft_s)
+        tokens = done.tokens if isinstance(done, Drafted) else ((),) * len(asked)  # it costs time, not the text
+        for (entry, work), written in zip(asked, tokens, strict=True):
+            entry.own_draft_s = done.draft_s if isinstance(done, Drafted) else 0.0
+            entry.session.own_drafted(work, written)
+            self._ready[entry] = None
+        self._go()

@@ -1,0 +1,109 @@
+"""Who joins a step: order of the work, fairness between tenants, and nobody held back for more than a step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airdraft.core.session import Wish
+from airdraft.core.types import Work
+from edge_node.scheduling import Turns, Waiting
+
+URGENT = (Work.VERIFY, Work.DECODE)
+
+
+def one(who: str, work: Work, positions: int, since: float = 0.0, tenant: str = "") -> Waiting[str]:
+    return Waiting(who, tenant, Wish(work, positions), since)
+
+
+def test_verification_and_decoding_come_before_prefill_and_running_ahead_comes_last() -> None:
+    waiting = [
+        one("ahead", Work.RUN_AHEAD, 1),
+        one("prompt", Work.PREFILL, 300),
+        one("next", Work.DECODE, 1),
+        one("draft", Work.VERIFY, 6),
+    ]
+    assert Turns[str](64).choose(waiting) == [("next", 1), ("draft", 6), ("prompt", 57)]
+    assert Turns[str](512).choose(waiting)[-1] == ("ahead", 1)
+
+
+def test_a_prefill_that_others_wait_for_is_kept_narrow_and_one_alone_is_not() -> None:
+    prompt = one("prompt", Work.PREFILL, 900)
+    turns = Turns[str](512)
+    assert turns.choose([prompt, one("draft", Work.VERIFY, 5)], prefill_positions=32) == [("draft", 5), ("prompt", 32)]
+    assert turns.choose([prompt], prefill_positions=32) == [("prompt", 512)]
+    assert turns.choose([prompt, one("ahead", Work.RUN_AHEAD, 1)], prefill_positions=32)[0] == ("prompt", 512)
+
+
+def test_drafts_without_end_leave_a_share_to_prefill() -> None:
+    drafts = [one(f"draft {index}", Work.VERIFY, 65, since=index) for index in range(20)]
+    chosen = dict(Turns[str](512).choose([*drafts, one("prompt", Work.PREFILL, 4000)]))
+    assert chosen["prompt"] == 128
+    assert sum(chosen.values()) == 512
+
+
+def test_the_longest_wait_goes_first_within_a_tenant() -> None:
+    waiting = [one("late", Work.VERIFY, 5, since=2.0), one("early", Work.VERIFY, 5, since=1.0)]
+    assert Turns[str](5).choose(waiting) == [("early", 5)]
+
+
+def test_a_tenant_with_many_sessions_gets_no_more_than_one_with_few() -> None:
+    turns, given_positions = Turns[str](60), Counter[str]()
+    crowd = [one(f"a{index}", Work.VERIFY, 10, tenant="a") for index in range(30)]
+    few = [one(f"b{index}", Work.VERIFY, 10, tenant="b") for index in range(3)]
+    for step in range(40):
+        for who, positions in turns.choose([replace(it, since_s=float(step)) for it in [*crowd, *few]]):
+            given_positions[who[0]] += positions
+    assert given_positions["a"] == given_positions["b"] == 1200
+
+
+def test_nobody_saves_up_turns_while_away() -> None:
+    turns = Turns[str](10)
+    busy = [one("a", Work.VERIFY, 10, tenant="a"), one("c", Work.VERIFY, 10, tenant="c")]
+    for _ in range(100):
+        turns.choose(busy)
+    chosen = Counter(who for _ in range(30) for who, _ in turns.choose([*busy, one("b", Work.VERIFY, 10, tenant="b")]))
+    assert chosen == {"a": 10, "b": 10, "c": 10}
+
+
+def test_a_heavy_tenant_that_steps_out_for_a_moment_still_waits_its_turn() -> None:
+    turns = Turns[str](10)
+    light = one("b", Work.VERIFY, 1, tenant="b")
+    turns.choose([one("a", Work.PREFILL, 10, tenant="a")])
+    for _ in range(3):
+        turns.choose([light])
+    assert turns.choose([one("a", Work.VERIFY, 10, tenant="a"), replace(light, wish=Wish(Work.VERIFY, 10))]) == [
+        ("b", 10)
+    ]
+
+
+wishes = st.builds(
+    Waiting,
+    st.integers(0, 10**6),
+    st.sampled_from(["a", "b", "c"]),
+    st.builds(Wish, st.sampled_from(Work), st.integers(1, 80)),
+    st.floats(0, 100),
+)
+
+
+@given(st.lists(st.lists(wishes, max_size=20, unique_by=lambda it: it.who), max_size=8), st.integers(1, 200), st.data())
+def test_every_step_is_within_its_room_and_wastes_none(
+    steps: list[list[Waiting[int]]], positions: int, data: st.DataObject
+) -> None:
+    turns = Turns[int](positions)
+    for waiting in steps:
+        bound = data.draw(st.none() | st.integers(1, 50))
+        chosen = dict(turns.choose(waiting, bound))
+        asked = {it.who: it.wish for it in waiting}
+        assert all(0 < given <= asked[who].positions for who, given in chosen.items())
+        total = sum(chosen.values())
+        assert total <= positions
+        if bound is None:
+            assert total == min(positions, sum(wish.positions for wish in asked.values()))
+        if any(wish.work in URGENT for wish in asked.values()):
+            assert any(asked[who].work in URGENT for who in chosen)
+        if any(wish.work is Work.PREFILL for wish in asked.values()) and positions > 1:
+            assert any(asked[who].work is Work.PREFILL for who in chosen)
