@@ -23,6 +23,7 @@ import numpy as np
 from bench.engine_ours import Account
 from bench.engine_paced import SHARED, STEEP, Busy, Fleet, KnownText, late_share
 from bench.engine_paced_edge import paced_edge
+from bench.engine_peers import HfGenerate
 from bench.engine_rounds import Entrant, Rounds, entrants
 from bench.engine_shape import M97, TINY, Shape, write_checkpoint
 from bench.engine_table import BATCHES, CELLS, POSITIONS, PREFILL, STRICT_CELLS, Cell, fitted_line, name_of
@@ -54,8 +55,8 @@ class Size:
     repeats: int  # of each fleet
 
 
-QUICK = Size(TINY, 12, {1: 2, BATCH: 1}, 2, 8, ((4, 80),), (), 1)
-BARS = Size(M97, 48, {1: 12, BATCH: 8}, 12, 60, ((16, 640), (64, 480)), ((1, 96), (16, 96)), 2)
+QUICK = Size(TINY, 12, {1: 1, BATCH: 1}, 2, 8, ((4, 80),), (), 1)
+BARS = Size(M97, 48, {1: 16, BATCH: 8}, 12, 60, ((16, 640), (64, 480)), ((1, 96), (16, 96)), 2)
 
 
 def _say(message: str) -> None:
@@ -73,11 +74,13 @@ def _contest(result: Result, size: Size, folder: Path) -> None:
             _say(f"{texts} texts at once, {rounds} rounds of {len(entered)} contestants")
             contest.run(entered, Job(texts, PROMPT_TOKENS, size.new_tokens, size.shape.vocabulary, seed=1), rounds)
             contest.report(result, "ours")
-            result.add_median(f"host_share_edge_{texts}", contest.host_shares("ours-edge"))
             _add_ratios(result, contest, entered)
 
 
 def _add_ratios(result: Result, contest: Rounds, entered: Sequence[Entrant]) -> None:
+    for suffix, decode_only in (("", False), ("_decode", True)):
+        ratios = contest.ratios("ours-edge", "ours", decode_only=decode_only)
+        result.add_median(f"edge_over_engine_{contest.texts}{suffix}", ratios)
     kinds = {one.kind for one in entered}
     for name, peer in RATIOS[contest.texts].items():
         if peer not in kinds:
@@ -157,8 +160,7 @@ def _fleets(result: Result, size: Size, folder: Path) -> None:
 def _known_texts(folder: Path, count: int, tokens: int) -> list[KnownText]:
     """Return what the target writes, by transformers' own loop."""
     job = Job(count, 16, tokens, TINY.vocabulary, seed=9)
-    with entrants(["hf-generate"], folder) as (peer,):
-        done = peer.write(job)
+    done = HfGenerate(folder).write(job)
     return [KnownText(prompt, ids) for prompt, ids in zip(job.prompts, done.ids, strict=True)]
 
 

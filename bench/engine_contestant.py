@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -49,10 +48,7 @@ class OurEdge:
                 new_tokens=job.new_tokens,
                 draft_length=0,
             )
-        answer = written(began_s, [text.token_arrivals_s for text in heard], [text.ids for text in heard])
-        all_begun_s = max(text.arrivals_s[0] for text in heard)
-        # The text that was in most passes: in step with the others, it was in all of them.
-        return replace(answer, pass_s=max(text.passes_s(all_begun_s) for text in heard))
+        return written(began_s, [text.token_arrivals_s for text in heard], [text.ids for text in heard])
 
 
 @contextmanager

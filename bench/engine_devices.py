@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from airdraft.core.drafting import Drafter
 from airdraft.core.errors import EdgeUnreachable, error_of
 from airdraft.core.session import Committed, DeviceSession, Lost, Output
-from airdraft.core.types import Commit, Plan, Sampling
+from airdraft.core.types import Plan, Sampling
 from airdraft.wire.client import EdgeConnection, EdgeStream
 from airdraft.wire.describe import Description
 
@@ -25,16 +25,11 @@ class Heard:
     ids: list[int] = field(default_factory=list)
     arrivals_s: list[float] = field(default_factory=list)  # of each commit
     commit_tokens: list[int] = field(default_factory=list)
-    pass_s: list[float] = field(default_factory=list)  # what the edge said of each commit's pass
 
     @property
     def token_arrivals_s(self) -> list[float]:
         """Return when each token came."""
         return [when for when, count in zip(self.arrivals_s, self.commit_tokens, strict=True) for _ in range(count)]
-
-    def passes_s(self, since_s: float) -> float:
-        """Return the seconds of the passes whose commits came after ``since_s``."""
-        return sum(spent for spent, when in zip(self.pass_s, self.arrivals_s, strict=True) if when > since_s)
 
 
 class InstantDevice:
@@ -50,8 +45,6 @@ class InstantDevice:
         async for frame in stream:  # to the stream's own end: its status waits behind frames that nobody reads
             if self._session.ended:
                 continue
-            if isinstance(frame, Commit) and frame.ids:
-                self.heard.pass_s.append(frame.timing.pass_s)
             await self._do(self._session.received(frame), stream)
             if self._session.ended:
                 await stream.half_close()

@@ -78,7 +78,7 @@ class OurEngine:
         if isinstance(built, LoadFailed):
             raise RuntimeError(built.message)
         self._runner, loaded = built
-        self._rows = next((rung for rung in loaded.rungs if rung >= EXTENT_ROWS), EXTENT_ROWS)
+        self._rows = EXTENT_ROWS
         assert self._rows * TEXTS <= loaded.rows, f"{TEXTS} extents of {self._rows} rows in {loaded.rows}"
         self.vocabulary = loaded.vocabulary
         self.about = f"our engine by itself, {loaded.numerics}"

@@ -48,7 +48,7 @@ async def serve(folder: Path, pace: Sequence[str]) -> None:
     command = (sys.executable, "-m", "bench.engine_paced_engine", *pace)
     engine = EngineProcess(Watch(lambda text: print(text, file=sys.stderr), _fail, _fail), command=command)
     loaded = await engine.start(load_of(settings))
-    service.ready(engine, describe(loaded, settings), KvPool(loaded.rows), loaded.rungs)
+    service.ready(engine, describe(loaded, settings), KvPool(loaded.rows))
     server = grpc.aio.server(options=SERVER_OPTIONS)
     add_verification(server, service)
     port = server.add_insecure_port("127.0.0.1:0")

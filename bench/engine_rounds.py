@@ -100,10 +100,6 @@ class Rounds:
         mine, theirs = (self.tokens_per_s(name, decode_only=decode_only) for name in (kind, over))
         return [one / other for one, other in zip(mine, theirs, strict=True)]
 
-    def host_shares(self, kind: str) -> list[float]:
-        """Return which part of the seconds of decoding was no pass, round by round."""
-        return [1 - done.pass_s / done.decode_s for done in self.by_kind[kind]]
-
     def report(self, result: Result, reference: str) -> None:
         """Add everyone's rates, and how many of their texts are the reference's."""
         for kind, answers in self.by_kind.items():

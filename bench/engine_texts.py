@@ -56,14 +56,12 @@ class Written:
     seconds        from the first prompt's hand-over to the last token of the last text
     decode_tokens  tokens that came after every text had its first one
     decode_s       the seconds of those
-    pass_s         of those, what an edge says that its passes took; 0 where nobody says
     """
 
     seconds: float
     decode_tokens: int
     decode_s: float
     ids: tuple[tuple[int, ...], ...]  # of each text
-    pass_s: float = 0.0
 
     @property
     def line(self) -> str:

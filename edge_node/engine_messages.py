@@ -67,7 +67,6 @@ class Loaded(Struct, frozen=True, tag=True):
     numerics: str
     rows: int  # of the pool
     row_bytes: int  # keys and values of one position, all layers
-    rungs: tuple[int, ...] = ()  # sizes that an extent may have; empty where any will do
 
     @property
     def identity(self) -> tuple[bytes, bytes, str]:

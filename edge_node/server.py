@@ -177,7 +177,7 @@ class EdgeServer:
     def _loaded(self, loaded: Loaded) -> None:
         self._metrics.model_name = self._settings.served_model_name or loaded.name
         pool = KvPool(loaded.rows)
-        self._service.ready(self._engine, describe(loaded, self._settings), pool, loaded.rungs)
+        self._service.ready(self._engine, describe(loaded, self._settings), pool)
         self._say(_HEALTH.SERVING)
 
     def _died(self, error: EngineDied) -> None:

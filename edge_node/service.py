@@ -66,10 +66,10 @@ class EdgeService:
         self._left = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def ready(self, engine: Engine, description: Description, pool: KvPool, rungs: tuple[int, ...] = ()) -> None:
+    def ready(self, engine: Engine, description: Description, pool: KvPool) -> None:
         """Start to accept sessions, or go on with them after the engine died: ``pool`` is the engine's, and empty."""
         self._description = description
-        self.sessions.begin(pool, rungs)
+        self.sessions.begin(pool)
         self._stepping.begin(engine)
 
     def unready(self) -> None:

@@ -75,7 +75,6 @@ class SessionTable:
         self.on_forgotten: Callable[[Entry], object] = lambda entry: None
         self._entries: dict[tuple[str, bytes], Entry] = {}
         self._pool: KvPool | None = None
-        self._rungs: tuple[int, ...] = ()
         self._clock = clock
         self._admitted = 0
 
@@ -101,12 +100,9 @@ class SessionTable:
         """Return when the next session will have been without a stream for too long; None where all have one."""
         return min((entry.left_at + self.terms.keep_s for entry in self if not entry.session.attached), default=None)
 
-    def begin(self, pool: KvPool, rungs: tuple[int, ...] = ()) -> None:
-        """Take a pool, all of it empty: whatever sessions had in another one is replayed.
-
-        ``rungs``: the sizes that an extent may have, rising; empty where any will do.
-        """
-        self._pool, self._rungs = pool, rungs
+    def begin(self, pool: KvPool) -> None:
+        """Take a pool, all of it empty: whatever sessions had in another one is replayed."""
+        self._pool = pool
         for entry in self:
             self._emptied(entry)
             if entry.session.attached:
@@ -198,31 +194,19 @@ class SessionTable:
         own_length = OwnDraftLength(terms.own_draft_tokens)
         return Entry(session, self._admitted, tenant, left_at=self._clock(), own_length=own_length)
 
-    def _rows(self, session: EdgeSession) -> int:
-        """Return the rows of a session's extent.
-
-        A function of what every attach repeats: under ``strict`` it is part of the numerics.
-        """
-        least = session.final_length + PASS_NODES
-        return next((rung for rung in self._rungs if rung >= least), least)
-
-    def _kin(self, entry: Entry) -> str:
-        """Return a name that is common to those whose rows are good for one another.
-
-        Under ``strict`` a row's bits depend on the size of the extent that it was computed in.
-        """
-        return f"{self._rows(entry.session)} rows of {entry.tenant}" if self._rungs else entry.tenant
-
     def _make_kv_room(self, entry: Entry) -> None:
         """Reserve the rows of the longest text, taking them from sessions whose device is gone, the longest gone first.
 
         Sessions with a device keep theirs: two that take rows from one another would replay for ever.
         """
+        rows = self.pool.extent_rows(
+            entry.session.final_length + PASS_NODES
+        )  # whole blocks: ``strict`` attends by them
         gone = [other for other in self._gone() if other in self.pool and other is not entry]
         gone.sort(key=lambda other: other.left_at, reverse=True)
         while True:
             try:
-                self.pool.reserve(entry, self._kin(entry), self._rows(entry.session))
+                self.pool.reserve(entry, entry.tenant, rows)
                 self.pool.note_ids(entry, lambda: entry.session.ids)
             except PoolFull as full:
                 if not gone:

@@ -82,14 +82,9 @@ def pool_rows(*, wanted: int | None, memory_bytes: int, row_bytes: int, text_row
     return rows
 
 
-def text_rows(context_tokens: int, rungs: tuple[int, ...]) -> int:
-    """Return the rows of the longest text's extent, the draft nodes at its end included.
-
-    rungs  sizes that an extent may have; empty for any
-    """
-    rows = _rounded_up(context_tokens + PASS_NODES)
-    fitting = [rung for rung in rungs if rung >= rows]
-    return min(fitting) if fitting else max((rows, *rungs))
+def text_rows(context_tokens: int) -> int:
+    """Return the rows of the longest text's extent, draft nodes at its end included."""
+    return _rounded_up(context_tokens + PASS_NODES)
 
 
 def _rounded_up(rows: int) -> int:
@@ -131,7 +126,7 @@ def _engine(load: Load, target: Target) -> TargetEngine:
         wanted=load.kv_tokens,
         memory_bytes=_memory_bytes(target.device),
         row_bytes=trial.row_bytes,
-        text_rows=text_rows(target.context_tokens, trial.extent_rungs),
+        text_rows=text_rows(target.context_tokens),
         max_sessions=load.max_sessions,
     )
     return TargetEngine(
@@ -141,10 +136,9 @@ def _engine(load: Load, target: Target) -> TargetEngine:
 
 def _warm_up(engine: TargetEngine, vocabulary: int, positions: int) -> None:
     """Run one pass that chooses a token at each of so many positions, as far as the engine has them."""
-    rows = min((engine.rows, *engine.extent_rungs[-1:]))
-    count = min(positions, engine.context_tokens, rows)
+    count = min(positions, engine.context_tokens, engine.rows)
     span = Span(0, (0,) * count, wanted=tuple(range(count)))
-    (logits,) = engine.extend([(Extent(0, rows), span)])
+    (logits,) = engine.extend([(Extent(0, engine.rows), span)])
     choose_batch(logits, [(Sampling(1.0, top_p=0.9), range(1, count + 1), None)], vocabulary, 1.0)
 
 
@@ -178,5 +172,4 @@ def loaded_of(target: Target, engine: TargetEngine) -> Loaded:
         numerics=engine.numerics,
         rows=engine.rows,
         row_bytes=engine.row_bytes,
-        rungs=engine.extent_rungs,
     )

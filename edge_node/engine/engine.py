@@ -24,7 +24,6 @@ from edge_node.engine.strict import (
     PROBE_TOKENS,
     Ladder,
     StrictPacking,
-    extent_rungs,
     numerics_digest,
     proven,
 )
@@ -83,11 +82,6 @@ class TargetEngine:
     def numerics(self) -> str:
         """Return the name of the bits that this engine gives."""
         return numerics_digest(self._target, self.profile, self._kv_dtype, self.ladder)
-
-    @property
-    def extent_rungs(self) -> tuple[int, ...]:
-        """Return the sizes that a session's extent may have, which it keeps; empty where any will do."""
-        return extent_rungs(self.context_tokens) if self.profile == "strict" else ()
 
     @property
     def row_bytes(self) -> int:

@@ -20,7 +20,6 @@ import transformers
 from torch import Tensor
 
 from airdraft.checkpoint import CheckpointRefused
-from airdraft.core.session import PASS_NODES
 from airdraft.core.types import Span
 from edge_node.engine.attention import RaggedPass, Reach, View
 from edge_node.engine.masks import SpanMasks
@@ -178,17 +177,6 @@ def _path(node: int, parents: Sequence[int]) -> list[int]:
         path.append(node)
         node = parents[node]
     return path[::-1]
-
-
-def extent_rungs(context_tokens: int) -> tuple[int, ...]:
-    """Return the sizes that a session's extent may have: for texts of twice the length each, draft nodes past the end.
-
-    The greatest holds the context.
-    """
-    lengths = [BLOCK_ROWS]
-    while lengths[-1] < context_tokens:
-        lengths.append(2 * lengths[-1])
-    return tuple(length + PASS_NODES for length in lengths)
 
 
 class Engine(Protocol):

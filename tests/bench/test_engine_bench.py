@@ -91,7 +91,6 @@ async def test_devices_write_it_over_grpc(checkpoint: Path, draft_length: int) -
     for text in heard:
         assert sum(text.commit_tokens) == len(text.token_arrivals_s) == JOB.new_tokens
         assert len(text.commit_tokens) == JOB.new_tokens or draft_length
-        assert 0 < text.passes_s(since_s=text.arrivals_s[0]) < text.passes_s(since_s=0.0)
 
 
 def test_prompts_follow_from_the_seed() -> None:

@@ -14,7 +14,6 @@ from edge_node.engine.assembly import PoolTooSmall, assemble, host_memory_bytes,
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import load_target
 from edge_node.engine.runner import StepRunner
-from edge_node.engine.strict import extent_rungs
 from edge_node.engine_messages import Load, Loaded, LoadFailed
 from edge_node.step import DraftItem, DraftStep, Extent, Item, Outcome, Step
 from tests.checkpoints import TOKENS, edit_json, save
@@ -54,9 +53,7 @@ def test_the_pool_fits_memory_and_a_text_fits_the_pool(memory: int, row: int, gr
 
 
 def test_a_texts_extent_holds_its_draft_nodes() -> None:
-    assert [text_rows(context, ()) for context in (1, 64, 65, 4096)] == [128, 128, 192, 4160]
-    rungs = (64, 128, 256)
-    assert [text_rows(context, rungs) for context in (1, 64, 65, 192, 193)] == [128, 128, 256, 256, 320]
+    assert [text_rows(context) for context in (1, 64, 65, 4096)] == [128, 128, 192, 4160]
 
 
 def host(root: Path, *, limit: str | None, held: int = 0) -> int:
@@ -109,7 +106,7 @@ def item_at(first: int, rows: int, tokens: tuple[int, ...], start: int = 0) -> I
 def test_it_says_what_it_serves(folder: Path) -> None:
     runner, loaded = assembled(load_of(folder))
     assert (loaded.name, loaded.vocabulary, loaded.stop_ids) == ("tiny", TOKENS, (0,))
-    assert (loaded.context_tokens, loaded.rows, loaded.rungs) == (100, 3 * 192, ())
+    assert (loaded.context_tokens, loaded.rows) == (100, 3 * 192)
     assert loaded.row_bytes == 2 * 2 * 2 * 12 * 4  # keys and values, layers, heads, width, float32
     assert loaded.numerics.startswith("fast/float32/cpu/")
     assert assembled(load_of(folder, max_context=10**6))[1].context_tokens == CONTEXT
@@ -122,7 +119,6 @@ def test_its_settings_are_heard(folder: Path) -> None:
     _, strict = assembled(load_of(folder, profile="strict", kv_tokens=700))
     _, small = assembled(load_of(folder, kv_dtype="int8"))
     assert strict.rows == 704
-    assert strict.rungs == extent_rungs(100)
     assert strict.numerics.startswith("strict/")
     assert small.row_bytes < 2 * 2 * 2 * 12 * 4 / 2
     assert "int8" in small.numerics

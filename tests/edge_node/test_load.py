@@ -14,7 +14,6 @@ import torch
 from airdraft.core.types import Sampling
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.runner import StepRunner
-from edge_node.engine.strict import extent_rungs
 from edge_node.engine.target import Target
 from tests.edge_node.traffic import Asked, Device, Traffic, hash_of
 from tests.shapes import CONTEXT, VOCABULARY, shape
@@ -42,7 +41,6 @@ class Alone:
     """Texts that each had the engine to itself, a position a pass."""
 
     runner: StepRunner
-    rungs: tuple[int, ...]
     after: set[bytes] = field(default_factory=set)  # where its near ties were
     known: dict[Asked, list[int]] = field(default_factory=dict)
 
@@ -50,7 +48,7 @@ class Alone:
         """Return prompt and answer."""
         asked = replace(asked, tenant="")
         if asked not in self.known:
-            traffic = Traffic(self.runner, max(self.rungs, default=512), Random(0), rungs=self.rungs)
+            traffic = Traffic(self.runner, 512, Random(0))
             device = traffic.arrives(asked)
             traffic.ends()
             assert len(device.answer) == asked.max_tokens
@@ -62,12 +60,11 @@ class Alone:
 def setting(profile: str, dtype: torch.dtype = torch.float32, tie: float = 0.0) -> tuple[StepRunner, Alone]:
     """Return a step runner, and the texts that its engine writes alone."""
     target = target_of("llama", dtype)
-    rungs = extent_rungs(CONTEXT) if profile == "strict" else ()
     crowded, alone = (
         StepRunner(TargetEngine(target, rows, profile=profile, poison=True), VOCABULARY, tie=tie)
         for rows in (1 << 14, 512)
     )
-    return crowded, Alone(alone, rungs)
+    return crowded, Alone(alone)
 
 
 @lru_cache
@@ -106,7 +103,7 @@ def played(runner: StepRunner, alone: Alone, seed: int, devices: int, *, deaths:
     """Return what became of one random schedule."""
     chance = Random(seed)
     rows = chance.choice((1024, 2048, 1 << 14))
-    traffic = Traffic(runner, rows, chance, rungs=alone.rungs, positions=chance.choice((8, 48, 256)))
+    traffic = Traffic(runner, rows, chance, positions=chance.choice((8, 48, 256)))
     error = chance.choice((0.0, 0.2, 0.6))
     for _ in range(devices * chance.randint(4, 16)):
         happens(traffic, alone, chance, devices, error)
@@ -175,7 +172,7 @@ def test_rows_of_a_text_that_its_device_took_back_are_not_shared() -> None:
     _, alone = strict()
     prompt = tuple(range(40, 80))
     first, other = Asked(prompt, SAMPLINGS[1], 24), Asked((*prompt, 1, 2, 3, 4), SAMPLINGS[0], 12)
-    traffic = Traffic(strict()[0], 4096, Random(1), rungs=alone.rungs)
+    traffic = Traffic(strict()[0], 4096, Random(1))
     device = traffic.arrives(first)
     while len(device.answer) < 20:
         traffic.steps()

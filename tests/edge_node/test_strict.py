@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from airdraft.checkpoint import CheckpointRefused
-from airdraft.core.session import PASS_NODES
 from airdraft.core.types import Span
 from edge_node.engine.engine import TargetEngine
-from edge_node.engine.strict import CPU_LADDERS, Ladder, extent_rungs, numerics_digest, proven
+from edge_node.engine.strict import CPU_LADDERS, Ladder, numerics_digest, proven
 from edge_node.engine.target import Target
 from edge_node.step import Extent, Fill
 from tests.shapes import CONTEXT, VOCABULARY, shape, text
@@ -24,6 +23,9 @@ from tests.shapes import CONTEXT, VOCABULARY, shape, text
 SESSIONS = 4
 PLACE_ROWS = 512
 """Of the pool, for each session; its extent there may be smaller, and changes places."""
+
+EXTENTS = (64, 128, 256)
+"""Rows that an extent may have: the bits do not depend on it."""
 
 KINDS = [
     ("llama", "sdpa", "auto"),
@@ -253,12 +255,6 @@ def test_a_context_shorter_than_the_probe_is_no_hindrance() -> None:
     engine = TargetEngine(replace(target_of("llama"), context_tokens=2), 64, profile="strict")
     (logits,) = engine.extend([(Extent(0, 64), Span(0, (1, 2), wanted=(1,)))])
     assert logits.shape == (1, VOCABULARY)
-
-
-def test_extents_double_until_they_hold_the_context_and_a_tree() -> None:
-    assert extent_rungs(100) == (64 + PASS_NODES, 128 + PASS_NODES)
-    assert extent_rungs(4096)[-1] == 4096 + PASS_NODES
-    assert TargetEngine(target_of("llama"), 64).extent_rungs == ()
 
 
 # ---- the name of the bits ----

@@ -156,7 +156,6 @@ class Traffic:
         rows: int,
         chance: Random,
         *,
-        rungs: tuple[int, ...] = (),
         positions: int = 64,
         context: int = 192,
         vocabulary: int = 128,
@@ -166,7 +165,7 @@ class Traffic:
         self.metrics = TieMetrics()
         self.devices: list[Device] = []
         self.failed: list[str] = []
-        self._chance, self._vocabulary, self._rows, self._rungs = chance, vocabulary, rows, rungs
+        self._chance, self._vocabulary, self._rows = chance, vocabulary, rows
         terms = Terms(most=256, keep_s=1e9, own_draft_tokens=own_draft_tokens)
         self.sessions = SessionTable(terms, self.metrics, self._clock)
         self.stepping = Stepping(self.sessions, positions, self._clock, widen_s=0.0)
@@ -179,7 +178,7 @@ class Traffic:
         return self.now
 
     def _begin(self) -> None:
-        self.sessions.begin(KvPool(self._rows), self._rungs)
+        self.sessions.begin(KvPool(self._rows))
         self.stepping.begin(self.engine)
 
     # ---- what may happen ----
