@@ -177,8 +177,10 @@ def _paced(result: Result, name: str, folder: Path, fleets: Sequence[Fleet], rep
 
 
 def _add_fleet(result: Result, name: str, fleet: Fleet, runs: Sequence[Busy], plain: Busy) -> None:
+    rounds = [piece for run in runs for piece in run.rounds_and_busy(fleet.draft_length)]
+    _add_quotient(result, name.format("efficiency"), *zip(*rounds, strict=True))
     pieces = [piece for run in runs for piece in run.pieces()]
-    _add_quotient(result, name.format("efficiency"), *zip(*pieces, strict=True))
+    _add_quotient(result, name.format("line_share"), *zip(*pieces, strict=True))
     simulated = fleet.simulated(TINY.vocabulary)
     result.add_median(name.format("lockstep_share"), [run.lockstep_share(fleet.draft_length) for run in runs])
     result.add_median(name.format("simulated_share"), [run.tokens_per_s / simulated.tokens_per_s for run in runs])

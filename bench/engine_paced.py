@@ -109,6 +109,18 @@ class Busy:
         """Return the mean number of sessions in a pass."""
         return sum(entry.sessions for entry in self.passes) / len(self.passes)
 
+    def rounds_and_busy(self, draft_length: int, passes: int = 10) -> list[tuple[float, float]]:
+        """Return, for each so many passes, the seconds that their sessions' rounds would take in full passes, and took.
+
+        A full pass has all devices in it. Taken is the engine's own time; what it waits for devices is not in it.
+        """
+        full_s = self.line.seconds(self.devices * (draft_length + 1)) / self.devices
+        groups = [self.passes[at : at + passes] for at in range(0, len(self.passes), passes)]
+        return [
+            (full_s * sum(one.sessions for one in group), sum(one.ended_s - one.began_s for one in group))
+            for group in groups
+        ]
+
     def pieces(self, passes: int = 10) -> list[tuple[float, float]]:
         """Return, for each so many passes, the seconds that the line charges and those until the next ones began.
 
@@ -120,7 +132,7 @@ class Busy:
         return list(zip(charged_s, np.diff(edges_s).tolist(), strict=True))
 
     @property
-    def efficiency(self) -> float:
+    def line_share(self) -> float:
         """Return the time that the line charges for the passes over the time from the first to the end of the last."""
         charged_s, taken_s = map(sum, zip(*self.pieces(), strict=True))
         return float(charged_s / taken_s)

@@ -31,6 +31,26 @@ class Waiting(Generic[Who]):
     since_s: float
 
 
+def gathered_by(now_s: float, began_s: float, ready: int, due_s: Sequence[float], fixed_s: float) -> float:
+    """Return until when a free engine waits for drafts that are due, so that they share a step's fixed cost.
+
+    began_s  when it could have begun
+    ready    how many sessions are ready and would wait
+    due_s    when each draft that is owed should be there
+    fixed_s  what a step costs whatever is in it
+
+    Whoever comes too late for a step waits for half of it on average, so that waiting for m drafts is worth it for the
+    ``ready`` ones as long as it takes no more than m / ready of that; and never more than half a step. A draft that is
+    past due is not waited for.
+    """
+    most_s = fixed_s / 2
+    best_s = now_s
+    for joiners, due in enumerate(sorted(due for due in due_s if due > now_s), start=1):
+        if due - began_s <= most_s * min(1.0, joiners / ready):
+            best_s = due
+    return best_s
+
+
 class Turns(Generic[Who]):
     """Fills one step after the other from those that wait."""
 

@@ -195,6 +195,7 @@ class EdgeService:
         entry.streams.pop(epoch, None)
         entry.session.detached(epoch)
         entry.left_at = self._clock()
+        entry.answers.owed_since = None
         self._left.set()
         self._sweep_later()
 

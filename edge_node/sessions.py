@@ -15,6 +15,40 @@ from edge_node.kv_pool import KvPool, PoolFull
 from edge_node.metrics import EdgeMetrics, Ended
 from edge_node.streams import Stream
 
+ANSWER_GAIN = 0.2
+"""How much the latest answer counts in a device's mean and deviation."""
+
+DEVIATIONS = 1.0
+"""An answer is due this many mean deviations past the mean: more wait longer for few."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """How soon a device drafts again after a commit."""
+
+    owed_since: float | None = None  # when the commit went that no draft has followed
+    mean_s: float | None = None
+    deviation_s: float = 0.0
+
+    @property
+    def due(self) -> float | None:
+        """Return when the draft that is owed should be here; None where none is, or nothing is known."""
+        if self.owed_since is None or self.mean_s is None:
+            return None
+        return self.owed_since + self.mean_s + DEVIATIONS * self.deviation_s
+
+    def came(self, now: float) -> None:
+        """Take the time of a draft."""
+        if self.owed_since is None:
+            return
+        took_s, self.owed_since = now - self.owed_since, None
+        if self.mean_s is None:
+            self.mean_s = took_s
+            return
+        off_s = took_s - self.mean_s
+        self.mean_s += ANSWER_GAIN * off_s
+        self.deviation_s += ANSWER_GAIN * (abs(off_s) - self.deviation_s)
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -26,6 +60,7 @@ class Entry:
     streams: dict[int, Stream] = field(default_factory=dict)  # by epoch
     ready_at: float = 0.0  # when the last event came that could make a pass possible
     left_at: float = 0.0  # when the last stream went
+    answers: Answers = field(default_factory=Answers)
     looked_up: bool = False  # the pool was asked for another text's rows since this one's were lost
     drafted: bool = False  # the edge's own drafter keeps something of it
     opened_at: float | None = None  # when a session whose first token has not come was opened

@@ -19,7 +19,7 @@ from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
 from edge_node.engine_process import EngineDied
 from edge_node.metrics import Ended, Occupancy
-from edge_node.scheduling import Turns, Waiting
+from edge_node.scheduling import Turns, Waiting, gathered_by
 from edge_node.sessions import Entry, SessionTable
 from edge_node.step import Drafted, DraftItem, DraftStep, Item, Outcome, Step, StepDone
 
@@ -61,10 +61,12 @@ class Stepping:
         clock: Callable[[], float] = time.monotonic,
         *,
         widen_s: float = WIDEN_S,
+        gathers: bool = True,
     ) -> None:
         """Begin without an engine; a step has room for ``positions``.
 
-        ``widen_s``: how long one that nothing stood in the way of waits for others to join it.
+        widen_s  how long one that nothing stood in the way of waits for frames that are about to be read
+        gathers  wait for drafts that are due, where that pays
         """
         self._line = CostLine()
         self._sessions, self._metrics, self._clock, self._widen_s = sessions, sessions.metrics, clock, widen_s
@@ -72,6 +74,8 @@ class Stepping:
         self._engine: Engine | None = None
         self._busy = False
         self._widening = False
+        self._gathers = gathers
+        self._gathering: tuple[float, asyncio.TimerHandle] | None = None  # since when, and what ends it
         self._ready: dict[Entry, None] = {}  # who may have work, in the order of their wait
         self._undrafted: list[int] = []  # sessions that the drafter may forget
         self._drafted_last = False
@@ -95,12 +99,17 @@ class Stepping:
     def stop(self) -> None:
         """Ask the engine nothing more."""
         self._engine = None
+        if self._gathering is not None:
+            self._gathering[1].cancel()
+            self._gathering = None
 
     # ---- events ----
 
     def ready(self, entry: Entry) -> None:
         """Note an event that may have given a session work."""
         entry.ready_at = self._clock()
+        if entry.session.live_nodes:
+            entry.answers.came(entry.ready_at)
         self._ready[entry] = None
         if not self._busy and not self._widening and self._engine is not None:
             self._widen(entry.ready_at + self._widen_s)
@@ -131,6 +140,8 @@ class Stepping:
 
     def _step(self) -> bool:
         waiting = self._waiting()
+        if self._gather(waiting):
+            return True
         suspects = [one for one in waiting if one.who.suspect]
         chosen = self._turns.choose(suspects[:1] or waiting, self._prefill_positions())
         if not chosen:
@@ -162,6 +173,23 @@ class Stepping:
                 pool.cached_rows,
             )
         )
+
+    def _gather(self, waiting: Sequence[Waiting[Entry]]) -> bool:
+        """Say whether the step waits for more drafts; an event or a timer asks again."""
+        since_s = self._clock()
+        if self._gathering is not None:
+            since_s = self._gathering[0]
+            self._gathering[1].cancel()
+            self._gathering = None
+        if not waiting or not self._gathers or (cost := self.cost) is None:
+            return False
+        now_s = self._clock()
+        due = [due for entry in self._sessions if (due := entry.answers.due) is not None]
+        until_s = gathered_by(now_s, since_s, len(waiting), due, cost.fixed_s)
+        if until_s <= now_s:
+            return False
+        self._gathering = since_s, asyncio.get_running_loop().call_later(until_s - now_s, self._go)
+        return True
 
     def _waiting(self) -> list[Waiting[Entry]]:
         waiting: list[Waiting[Entry]] = []
@@ -241,6 +269,8 @@ class Stepping:
         entry.send(frames)
         if self._sessions.terms.own_draft_adapts and (work.own or work.work is Work.DECODE):
             self._choose_own_length(entry, work, frames)
+        if frames and not session.idle and session.stop is None:
+            entry.answers.owed_since = self._clock()
         if not session.finished:
             entry.ready_at = self._clock() if frames else entry.ready_at  # a prefill keeps its place in the queue
             self._ready[entry] = None

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from airdraft.checkpoint import CheckpointRefused, Role, files_digest, local_folder, stored_tokenizer
 from airdraft.core.tokenizer_digest import vocabulary_size
 from edge_node.engine.masks import attention_kinds
+from edge_node.engine.packed_linear import pack_linears
 from edge_node.engine.probe import probe
 from edge_node.engine.target import Target
 
@@ -62,6 +63,7 @@ def load_target(
         model_digest=files_digest(folder),
         chat_template=chat_template,
     )
+    pack_linears(model)
     probe(target)
     return target
 

@@ -23,6 +23,7 @@ from airdraft.checkpoint import CheckpointRefused
 from airdraft.core.types import Span
 from edge_node.engine.attention import RaggedPass, Reach, View
 from edge_node.engine.masks import SpanMasks
+from edge_node.engine.packed_linear import PackedLinear
 from edge_node.engine.packing import Columns, Forward, Work, compact_rows
 from edge_node.engine.target import Target
 from edge_node.step import Extent, Fill
@@ -42,7 +43,7 @@ class Ladder:
     groups: tuple[int, ...]
 
 
-CPU_LADDERS = (Ladder((4, 8, 16, 32, 64), (4, 8, 16, 32)), Ladder((8, 16, 32, 64), (8,)))
+CPU_LADDERS = (Ladder((1, 2, 4, 8, 16, 32, 64), (4, 8, 16, 32)), Ladder((8, 16, 32, 64), (8,)))
 GPU_LADDERS = (Ladder((8, 16, 32, 64, 128, 256, 512), (8,)),)
 """What is tried, in this order. A CPU's rungs end where wider forwards are no faster by the row."""
 
@@ -271,6 +272,7 @@ def numerics_digest(target: Target, profile: str, kv_dtype: str = "auto", ladder
         torch.__version__,
         transformers.__version__,
         str(ladder),
+        f"{sum(isinstance(layer, PackedLinear) for layer in target.model.modules())} packed",
     ]
     if profile == "strict" and device.type == "cpu":
         facts.append(f"{torch.get_num_threads()} threads")

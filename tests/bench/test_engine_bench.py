@@ -188,7 +188,7 @@ def _lockstep(gap_s: float, rounds: int = 23) -> Busy:
 def test_without_gaps_the_line_is_reached() -> None:
     found = _lockstep(0.0)
     assert (found.tokens_a_round, found.sessions_a_pass) == (2, 2)
-    assert found.efficiency == pytest.approx(1)
+    assert found.line_share == pytest.approx(1)
     assert found.lockstep_share(draft_length=2) == pytest.approx(1)
 
 
@@ -196,10 +196,20 @@ def test_gaps_between_passes_cost_their_share() -> None:
     gap_s = LINE.seconds(6)  # as long as a pass
     found = _lockstep(gap_s)
     assert found.lockstep_share(draft_length=2) == pytest.approx(0.5)
-    assert found.efficiency == pytest.approx(0.5, abs=0.02)  # the gap behind the last pass is not in it
+    assert found.line_share == pytest.approx(0.5, abs=0.02)  # the gap behind the last pass is not in it
     pieces = found.pieces()
     assert [round(charged_s / LINE.seconds(6)) for charged_s, _ in pieces] == [10, 10, 2]
     assert pieces[0][1] == pytest.approx(10 * (LINE.seconds(6) + gap_s))
+
+
+def test_passes_with_half_the_devices_in_them_are_not_efficient() -> None:
+    full, half_s = _lockstep(0.5), LINE.seconds(3)
+    assert [done / taken for done, taken in full.rounds_and_busy(draft_length=2)] == pytest.approx([1, 1, 1])
+    passes = tuple(PacedPass(at * half_s, (at + 1) * half_s, 3, 1, 0.0) for at in range(20))
+    halves = Busy(LINE, 2, 20 * half_s, 40, 20, passes)
+    expected = LINE.seconds(6) / 2 / half_s
+    assert [done / taken for done, taken in halves.rounds_and_busy(draft_length=2)] == pytest.approx([expected] * 2)
+    assert expected < 0.9
 
 
 def test_only_what_happens_while_all_are_busy_counts() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from airdraft.core.session import Wish
 from airdraft.core.types import Work
-from edge_node.scheduling import Turns, Waiting
+from edge_node.scheduling import Turns, Waiting, gathered_by
+from edge_node.sessions import Answers
 
 URGENT = (Work.VERIFY, Work.DECODE)
 
@@ -107,3 +108,46 @@ def test_every_step_is_within_its_room_and_wastes_none(
             assert any(asked[who].work in URGENT for who in chosen)
         if any(wish.work is Work.PREFILL for wish in asked.values()) and positions > 1:
             assert any(asked[who].work is Work.PREFILL for who in chosen)
+
+
+# ---- gathering ----
+
+
+def test_one_draft_waits_for_many_and_many_do_not_wait_for_one() -> None:
+    due = [0.004 + index * 0.0005 for index in range(15)]
+    assert gathered_by(0.0, 0.0, 1, due, 0.028) == due[-1]
+    assert gathered_by(0.0, 0.0, 15, [0.004], 0.028) == 0.0
+    assert gathered_by(0.0, 0.0, 15, [0.0005], 0.028) == 0.0005
+
+
+def test_nobody_waits_for_a_slow_device_or_for_one_that_is_late() -> None:
+    assert gathered_by(0.0, 0.0, 1, [0.015], 0.028) == 0.0
+    assert gathered_by(0.0, 0.0, 1, [0.010, 0.5], 0.028) == 0.010
+    assert gathered_by(0.010, 0.0, 1, [0.009], 0.028) == 0.010
+    assert gathered_by(0.0, 0.0, 1, [], 0.028) == 0.0
+
+
+@given(
+    st.integers(1, 64), st.lists(st.floats(0, 1), max_size=64), st.floats(1e-4, 1), st.floats(0, 0.5), st.floats(0, 0.5)
+)
+def test_a_wait_is_never_longer_than_half_a_step_from_its_beginning(
+    ready: int, due: list[float], fixed_s: float, began_s: float, waited_s: float
+) -> None:
+    now_s = began_s + waited_s
+    until_s = gathered_by(now_s, began_s, ready, due, fixed_s)
+    assert until_s == now_s or now_s < until_s <= began_s + fixed_s / 2
+
+
+def test_an_answer_is_due_when_a_device_usually_answers() -> None:
+    answers = Answers()
+    assert answers.due is None
+    for round_s in range(50):
+        answers.owed_since = float(round_s)
+        answers.came(round_s + 0.010)
+        answers.came(round_s + 0.5)  # a second frame of the same draft tells nothing
+    answers.owed_since = 100.0
+    assert answers.due is not None
+    assert abs(answers.due - 100.010) < 1e-6
+    answers.came(100.030)
+    answers.owed_since = 200.0
+    assert 200.012 < answers.due < 200.030

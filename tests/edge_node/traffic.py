@@ -168,7 +168,7 @@ class Traffic:
         self._chance, self._vocabulary, self._rows = chance, vocabulary, rows
         terms = Terms(most=256, keep_s=1e9, own_draft_tokens=own_draft_tokens)
         self.sessions = SessionTable(terms, self.metrics, self._clock)
-        self.stepping = Stepping(self.sessions, positions, self._clock, widen_s=0.0)
+        self.stepping = Stepping(self.sessions, positions, self._clock, widen_s=0.0, gathers=False)
         self.engine = HeldEngine(runner)
         self._limits = Limits(context_tokens=context)
         self._begin()

@@ -131,6 +131,11 @@ class EdgeSession:
         self._own.tokens = tokens
 
     @property
+    def idle(self) -> bool:
+        """Return whether the device has said that nothing of it is on its way."""
+        return self._idle
+
+    @property
     def live_nodes(self) -> int:
         """Return how many live draft nodes this end counts against the credits."""
         waiting = {node.path_hash for draft in self._waiting for node in frame_nodes(draft)}
