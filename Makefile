@@ -47,6 +47,8 @@ tests-device: $(VENV)/.stamp-dev $(DEVICE_VENV)/.stamp
 
 bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m bench overhead --bars
+	$(BIN)/python -m bench engine --bars
+	$(BIN)/python -m bench queue --bars
 	$(BIN)/python -m bench faults --bars
 	$(BIN)/python -m bench resume --bars
 	$(BIN)/python -m bench relay --bars

@@ -76,6 +76,7 @@ class Watch:
     progress: Callable[[str], None]
     died: Callable[[EngineDied], None]  # whatever was asked has been answered with this too; another is being started
     ready: Callable[[Loaded], None]  # the one that was started instead serves, with an empty pool
+    failed: Callable[[], None] = lambda: None  # that one did not start either, and it may take long until one does
 
 
 class _Queue(asyncio.Protocol):
@@ -115,8 +116,8 @@ class _Queue(asyncio.Protocol):
         self._transport.write(framed(message))
 
     def ask(self, message: Step | DraftStep, then: Then) -> None:
-        self._asked.append((message.number, then))
         self.send(message)
+        self._asked.append((message.number, then))
 
     def fail(self, error: EngineDied) -> None:
         """Answer all that was asked with an error."""
@@ -280,8 +281,9 @@ class EngineProcess:
             await asyncio.sleep(wait_s)
             try:
                 return *await self._launched(load), wait_s
-            except (CheckpointRefused, EngineRefused, EngineDied) as error:
+            except (CheckpointRefused, EngineRefused, EngineDied, OSError) as error:
                 self._watch.progress(str(error))
+                self._watch.failed()
                 wait_s = self._backoff.after(wait_s, 0.0)
 
 

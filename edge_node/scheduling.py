@@ -39,14 +39,14 @@ def gathered_by(now_s: float, began_s: float, ready: int, due_s: Sequence[float]
     due_s    when each draft that is owed should be there
     fixed_s  what a step costs whatever is in it
 
-    Whoever comes too late for a step waits for half of it on average, so that waiting for m drafts is worth it for the
-    ``ready`` ones as long as it takes no more than m / ready of that; and never more than half a step. A draft that is
-    past due is not waited for.
+    Whoever comes too late for a step waits for half of it on average, and then costs another step's fixed part: waiting
+    for m drafts is worth it to the ``ready`` ones for m / ready of both. Never longer than half a step; and not for a
+    draft that is past due.
     """
     most_s = fixed_s / 2
     best_s = now_s
     for joiners, due in enumerate(sorted(due for due in due_s if due > now_s), start=1):
-        if due - began_s <= most_s * min(1.0, joiners / ready):
+        if due - began_s <= most_s * min(1.0, 2 * joiners / ready):
             best_s = due
     return best_s
 

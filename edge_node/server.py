@@ -97,7 +97,7 @@ class EdgeServer:
         self._settings, self._report = settings, report
         self._metrics = EdgeMetrics(settings.served_model_name or settings.model)
         self._service = EdgeService(SessionTable(terms, self._metrics), step_positions=settings.step_positions)
-        self._engine = EngineProcess(Watch(report, self._died, self._loaded))
+        self._engine = EngineProcess(Watch(report, self._died, self._loaded, self._service.send_away))
         self._checks = health.aio.HealthServicer()
         self._health = _HEALTH.NOT_SERVING
         self._watching: set[asyncio.Task[None]] = set()
@@ -192,6 +192,8 @@ class EdgeServer:
         task.add_done_callback(self._watching.discard)
 
     async def _set_health(self, status: int) -> None:
+        if self._service.draining:
+            return
         self._metrics.health = "serving" if status == _HEALTH.SERVING else "loading"
         for name in ("", SERVICE_NAME):
             await self._checks.set(name, status)

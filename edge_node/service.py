@@ -77,6 +77,12 @@ class EdgeService:
         self._stepping.stop()
         self._description = None
 
+    def send_away(self) -> None:
+        """No engine will be there soon: devices may go on elsewhere, or come back; their sessions stay."""
+        for entry in self.sessions:
+            for stream in entry.streams.values():
+                stream.end(Overloaded("this edge has lost its engine; attach elsewhere, or later", retry_after_s=5.0))
+
     def close(self) -> None:
         """Ask the engine nothing more."""
         self._stepping.stop()

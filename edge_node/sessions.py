@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from airdraft.core.errors import Overloaded
+from airdraft.core.errors import Overloaded, SpecError, Superseded
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.session import PASS_NODES, EdgeSession
 from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, RefusalCode, Refused
@@ -133,15 +133,22 @@ class SessionTable:
     @property
     def next_sweep(self) -> float | None:
         """Return when the next session will have been without a stream for too long; None where all have one."""
-        return min((entry.left_at + self.terms.keep_s for entry in self if not entry.session.attached), default=None)
+        return min((entry.left_at + self.terms.keep_s for entry in self._gone()), default=None)
 
     def begin(self, pool: KvPool) -> None:
-        """Take a pool, all of it empty: whatever sessions had in another one is replayed."""
+        """Take a pool, all of it empty: whatever sessions had in another one is replayed.
+
+        Where it is smaller than the one before, those who find no room are told to come back.
+        """
         self._pool = pool
         for entry in self:
             self._emptied(entry)
-            if entry.session.attached:
-                self._make_kv_room(entry)
+            try:
+                if entry.session.attached:
+                    self._make_kv_room(entry)
+            except Overloaded as error:
+                for stream in entry.streams.values():
+                    stream.end(error)
 
     # ---- coming and going ----
 
@@ -160,8 +167,16 @@ class SessionTable:
 
     def attach(self, entry: Entry, opened: Open) -> list[EdgeFrame]:
         """Let a device attach to its session. Raises as ``EdgeSession.attach`` does."""
+        before = entry.session.epoch
         try:
             return entry.session.attach(opened)
+        except SpecError:
+            if entry.session.epoch != before:  # it had taken effect when what was presented proved wrong
+                entry.session.detached(opened.epoch)
+                entry.left_at = self._clock()
+                for stream in entry.streams.values():
+                    stream.end(Superseded("a newer stream took this session", highest_epoch=opened.epoch))
+            raise
         finally:
             self.rolled_back(entry)
 
@@ -244,7 +259,7 @@ class SessionTable:
                 self.pool.reserve(entry, entry.tenant, rows)
                 self.pool.note_ids(entry, lambda: entry.session.ids)
             except PoolFull as full:
-                if not gone:
+                if full.missing > sum(self.pool.extent_of(other).rows for other in gone):
                     raise Overloaded(
                         f"the memory of this edge is in use, {full.missing} rows are missing; try again soon",
                         retry_after_s=1.0,

@@ -17,6 +17,7 @@ from airdraft.core.session import Wish
 from airdraft.core.types import Commit, DraftWork, EdgeFrame, Origin, Pass, PassResult, Timing, Work
 from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
+from coordinator.policy.own_draft import OwnDraftLength
 from edge_node.engine_process import EngineDied
 from edge_node.metrics import Ended, Occupancy
 from edge_node.scheduling import Turns, Waiting, gathered_by
@@ -107,12 +108,16 @@ class Stepping:
 
     def ready(self, entry: Entry) -> None:
         """Note an event that may have given a session work."""
-        entry.ready_at = self._clock()
-        if entry.session.live_nodes:
-            entry.answers.came(entry.ready_at)
+        now_s = self._clock()
+        if entry not in self._ready:
+            entry.ready_at = now_s  # whoever waits already keeps its place, however much its device has to say
+        if entry.session.idle:
+            entry.answers.owed_since = None
+        elif entry.session.live_nodes:
+            entry.answers.came(now_s)
         self._ready[entry] = None
         if not self._busy and not self._widening and self._engine is not None:
-            self._widen(entry.ready_at + self._widen_s)
+            self._widen(now_s + self._widen_s)
 
     def _gone(self, entry: Entry) -> None:
         self._ready.pop(entry, None)
@@ -156,7 +161,11 @@ class Stepping:
         self._number += 1
         self._drafted_last = False
         step = Step(self._number, tuple(items), self._sessions.pool.take_fills())
-        self._ask(step, partial(self._stepped, works))
+        try:
+            self._ask(step, partial(self._stepped, works))
+        except Exception as error:
+            self._stepped(works, error)
+            return True
         self._show(len(works), len(waiting) - len(works))
         return True
 
@@ -184,7 +193,8 @@ class Stepping:
         if not waiting or not self._gathers or (cost := self.cost) is None:
             return False
         now_s = self._clock()
-        due = [due for entry in self._sessions if (due := entry.answers.due) is not None]
+        here = {one.who for one in waiting}
+        due = [due for entry in self._sessions if entry not in here and (due := entry.answers.due) is not None]
         until_s = gathered_by(now_s, since_s, len(waiting), due, cost.fixed_s)
         if until_s <= now_s:
             return False
@@ -194,10 +204,15 @@ class Stepping:
     def _waiting(self) -> list[Waiting[Entry]]:
         waiting: list[Waiting[Entry]] = []
         for entry in list(self._ready):
-            wish = self._wish(entry)
+            try:
+                wish = self._wish(entry)
+            except Exception as error:  # a bug in one session must not stop the others
+                log.exception("a session could not say what it wishes for")
+                self._give_up(entry, f"{type(error).__name__} in the session")
+                continue
             if wish is not None:
                 waiting.append(Waiting(entry, entry.tenant, wish, entry.ready_at))
-            elif not entry.session.own_draft_due:
+            elif entry not in self._sessions.pool or not entry.session.own_draft_due:
                 del self._ready[entry]
         return waiting
 
@@ -228,8 +243,8 @@ class Stepping:
 
     def _ask(self, ask: Step | DraftStep, then: Then) -> None:
         assert self._engine is not None
-        self._busy = True
         self._engine.submit(ask, then)
+        self._busy = True
 
     # ---- answers ----
 
@@ -248,13 +263,13 @@ class Stepping:
             if outcome.failure:
                 entry.session.lost_pass(work)
                 self._sessions.rolled_back(entry)
-                self._give_up(entry, work, outcome.failure)
+                self._give_up(entry, outcome.failure)
                 continue
             try:
                 self._pass(entry, work, outcome, Timing(queue_s, done.pass_s + entry.own_draft_s))
             except Exception as error:  # a bug in one session must not end the others
                 log.exception("a session could not take its pass")
-                self._give_up(entry, work, f"{type(error).__name__} in the session")
+                self._give_up(entry, f"{type(error).__name__} in the session")
         self._go()
         if not self._busy:
             self._show(0, 0)
@@ -269,7 +284,7 @@ class Stepping:
         entry.send(frames)
         if self._sessions.terms.own_draft_adapts and (work.own or work.work is Work.DECODE):
             self._choose_own_length(entry, work, frames)
-        if frames and not session.idle and session.stop is None:
+        if frames and session.attached and not session.idle and session.stop is None:
             entry.answers.owed_since = self._clock()
         if not session.finished:
             entry.ready_at = self._clock() if frames else entry.ready_at  # a prefill keeps its place in the queue
@@ -291,11 +306,10 @@ class Stepping:
                 entry.own_length.saw(work.nodes, frame.origins.count(Origin.EDGE_DRAFT))
         entry.session.own_draft_tokens = entry.own_length.best(self.cost, self._draft_s)
 
-    def _give_up(self, entry: Entry, work: Pass, reason: str) -> None:
-        log.error("a pass of %d positions failed: %s", len(work.span.tokens), reason)
+    def _give_up(self, entry: Entry, reason: str) -> None:
+        log.error("a session is given up: %s", reason)
         self._sessions.forget(entry, Ended.ERROR)
-        stream = entry.streams.get(work.epoch)
-        if stream is not None:
+        for stream in entry.streams.values():  # the device may have attached anew since the pass began
             stream.end(PassFailed(reason))
 
     def _lost(self, works: Sequence[tuple[Entry, Pass]], reason: object) -> None:
@@ -307,7 +321,7 @@ class Stepping:
             entry.session.lost_pass(work)
             self._sessions.rolled_back(entry)
             if entry.suspect:
-                self._give_up(entry, work, "the engine did not survive this session's passes")
+                self._give_up(entry, "the engine did not survive this session's passes")
             entry.suspect = True
 
     # ---- the edge's own drafter ----
@@ -335,6 +349,9 @@ class Stepping:
         self._busy = False
         if isinstance(done, EngineDied):
             self.stop()
+            for entry, _ in asked:
+                entry.own_length = OwnDraftLength(0)  # it may be the draft that the engine did not survive
+                entry.session.own_draft_tokens = 0
         if isinstance(done, Drafted) and any(done.tokens):
             longest = max(len(written) for written in done.tokens)
             self._draft_s += DRAFT_MEMORY * (done.draft_s / longest - self._draft_s)

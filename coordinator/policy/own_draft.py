@@ -47,7 +47,7 @@ class OwnDraftLength:
         cost     a pass's cost line; None while it is not known, and then drafts are as long as they may be
         draft_s  one drafted token's seconds
         """
-        if cost is None:
+        if cost is None or not self._most:
             return self._most
         round_cost = RoundCost(0.0, draft_s, cost, min(self.acceptance, 0.999))
         best = min(range(self._most + 1), key=lambda length: round_cost.edge_drafter_s(length, draft_s))

@@ -41,15 +41,15 @@ def pack_linears(model: nn.Module) -> int:
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not has_onednn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return 0
-    found = [
-        (parent, name, child)
+    places = [
+        (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
         if type(child) is nn.Linear and _worth_it(child.weight)
     ]
-    for parent, name, child in found:
-        setattr(parent, name, PackedLinear(child))
-    return len(found)
+    for parent, name in places:  # one at a time: both layouts of a whole model may not fit
+        setattr(parent, name, PackedLinear(getattr(parent, name)))
+    return len(places)
 
 
 def _worth_it(weight: Tensor) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 import pytest
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the edge's packages")
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
 
 from airdraft.core.errors import EdgeUnreachable
 from airdraft.core.session import Committed, DeviceSession, Lost, Output
@@ -84,6 +86,40 @@ async def test_texts_outlive_their_engine(monkeypatch: pytest.MonkeyPatch) -> No
         await running
     assert len(expected) == 60
     assert any("killed by SIGKILL" in line for line in said)
+
+
+async def test_what_an_edge_counts_is_read_over_http() -> None:
+    said: list[str] = []
+    listening: asyncio.Queue[str] = asyncio.Queue()
+    settings = EdgeSettings(port=0, metrics_port=0, edge_draft_model="none")
+    running = asyncio.create_task(server.serve(settings, said.append, listening.put_nowait))
+    async with asyncio.timeout(100):
+        address = await listening.get()
+        (where,) = [line.removeprefix("metrics on ") for line in said if line.startswith("metrics on ")]
+        await _answer(address, lambda count: None)
+        found = _samples(await asyncio.to_thread(_page, where))
+        assert found["airdraft:generation_tokens_total"] == 60
+        assert found["airdraft:prompt_tokens_total"] == 40
+        assert found["airdraft:passes_total"] == 60
+        assert found["airdraft:pass_positions_total"] == found["airdraft:pass_computed_positions_total"] == 99
+        assert found["airdraft:time_to_first_token_seconds_count"] == 1
+        assert found["airdraft:cost_line_fixed_seconds"] > 0
+        async with EdgeConnection(address) as connection:
+            quote = (await connection.describe()).quote
+        assert quote is not None
+        assert quote.fixed_s == pytest.approx(found["airdraft:cost_line_fixed_seconds"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+
+
+def _page(where: str) -> str:
+    with urlopen(where, timeout=30) as answer:
+        page: str = answer.read().decode()
+        return page
+
+
+def _samples(page: str) -> dict[str, float]:
+    return {sample.name: sample.value for family in text_string_to_metric_families(page) for sample in family.samples}
 
 
 async def _answer(address: str, seen: Callable[[int], None]) -> list[int]:

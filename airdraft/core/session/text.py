@@ -128,6 +128,7 @@ class EdgeText:
             return "wrong"
         answer = self.ids[promise.prompt_length :]
         if any(token in self.ending.stop_ids for token in answer[:-1]):
+            self.ids = []
             raise MalformedFrame("a stop id stands inside the committed text", field="ids")
         self._promise = None
         self._digest = digest
