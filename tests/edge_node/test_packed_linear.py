@@ -37,7 +37,7 @@ def wide_model() -> LlamaForCausalLM:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, 2, 5, 16, 100])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 16, 100])
 def test_a_packed_layer_gives_the_same_product(rows: int, bias: bool) -> None:
     plain = nn.Linear(WIDTH, WIDTH + 8, bias=bias)
     packed = PackedLinear(plain)
