@@ -105,37 +105,27 @@ def _register() -> None:
         AttentionMaskInterface.register(_PREFIX + base, ALL_MASK_ATTENTION_FUNCTIONS[base])
 
 
-def _ragged_sdpa(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    ragged: RaggedPass | None = None,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    base = _base(type(module).__module__, "sdpa")
-    if ragged is None:
-        return base(module, query, key, value, attention_mask, **options)
-    return ragged.attend(base, module, query, key, value, options), None
+def _ragged(kind: str) -> Attend:
+    """Return the attention that goes session by session in a ragged pass, and is the model's own outside of one."""
+
+    def attend(
+        module: torch.nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        ragged: RaggedPass | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        base = _base(type(module).__module__, kind)
+        if ragged is None:
+            return base(module, query, key, value, attention_mask, **options)
+        return ragged.attend(base, module, query, key, value, options), None
+
+    return attend
 
 
-def _ragged_eager(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    ragged: RaggedPass | None = None,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    base = _base(type(module).__module__, "eager")
-    if ragged is None:
-        return base(module, query, key, value, attention_mask, **options)
-    return ragged.attend(base, module, query, key, value, options), None
-
-
-_RAGGED: dict[str, Attend] = {"sdpa": _ragged_sdpa, "eager": _ragged_eager}
+_RAGGED: dict[str, Attend] = {kind: _ragged(kind) for kind in _BASES}
 
 
 @lru_cache

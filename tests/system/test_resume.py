@@ -196,6 +196,18 @@ async def test_a_device_with_nowhere_to_go_finishes_at_a_draining_edge() -> None
         assert text.roaming.reattached == 0
 
 
+async def test_an_edge_that_has_lost_its_engine_for_long_sends_its_devices_to_the_next() -> None:
+    async with two_edges() as (first, second), asyncio.timeout(60):
+        text = start(first, [first.address, second.address])
+        await text.reader.has_read(20)
+        first.service.unready()
+        first.service.send_away()
+        await text.running
+        assert text.reader.ids == expected()
+        assert text.reader.backs == [second.address]
+        assert len(first.service.sessions) == 1  # kept, should the device come back
+
+
 async def test_who_finds_no_room_waits_for_it() -> None:
     async with two_edges(pool_rows=ONE_TEXT_ROWS) as (edge, _), asyncio.timeout(60):
         texts = [start(edge, [edge.address]) for _ in range(3)]
