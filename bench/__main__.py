@@ -30,7 +30,9 @@ BENCHES: dict[str, tuple[str, str]] = {
     "resume": ("resume", "How long a text stands still after each kind of loss."),
     "simulate": ("simulate", "The session cores in virtual time, against the prototype's figures and the formulas."),
     "queue": ("queue", "The way from the front to the engine and back, and what a process of its own buys (ADR 0010)."),
+    "radio-facts": ("radio_facts", "What radio facts add to forecasts of a link, on recordings that hold both."),
     "relay": ("relay_error", "How far the emulated link is from the one asked for: delay and rate."),
+    "capacity": ("capacity", "Tokens a busy edge-second, many devices drafting for one edge that goes ahead of them."),
 }
 """Name on the command line: module, and what it measures. They take --quick or --bars alone."""
 

@@ -36,6 +36,7 @@ class Models:
     draft_s: float = 0.008  # a drafted token
     target: PassCost | None = PASS  # a pass; None is the model's own pace
     temperature: float = 0.0
+    vocabulary: int = 819  # ids of the tokenizer: what a row of the target's takes
 
     @property
     def acceptance(self) -> float:

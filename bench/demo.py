@@ -27,12 +27,12 @@ from airdraft.link.relay import Relay
 from airdraft.link.shaping import Constant, Shape
 from airdraft.wire.client import EdgeConnection
 from airdraft.wire.describe import Description
-from bench.cells import PASS, Link, Models
+from bench.cells import PASS, Cell, Link, Models
 from bench.demo_view import Lane, shown, summary
 from bench.processes import EdgeFailed, paced_edges
 from bench.prompts import held_out
+from bench.radio_cells import cell_of, edge_draft
 from bench.schedules import SCHEDULES
-from coordinator.policy.costs import RoundCost
 from device_client.attach import meet
 from device_client.config import DeviceSettings
 from device_client.drafters import load_drafter
@@ -42,8 +42,7 @@ from device_client.roaming import Roaming
 
 LINK = Link(round_trip_s=0.040)
 MODELS = Models()
-ACCEPTANCE = 0.83  # of the demo pair: what the draft lengths are chosen for
-RUNNERS = ("edge", "sync", "edge-spec")
+RUNNERS = ("edge", "sync", "edge-spec", "run-ahead")
 QUESTIONS = 3
 CONNECT_S = 20.0
 
@@ -54,7 +53,7 @@ class Runner:
 
     lane: Lane
     edge: str
-    draft_length: int
+    plan: Plan
     drafter: Drafter
 
     async def run(self, prompts: Sequence[str], description: Description, tokenizer: Tokenizer) -> None:
@@ -62,7 +61,7 @@ class Runner:
         for number, prompt in enumerate(prompts, 1):
             settings = DeviceSettings(edge=(self.edge,))
             session = open_session(tokenizer.encode(prompt).ids, description, settings, Sampling())
-            session.plan = Plan(self.draft_length)
+            session.plan = self.plan
             roaming = Roaming(Reattachment(settings.edge, 0.0, random.random), self.lane, connect_s=CONNECT_S)
             connection, _ = await roaming.first(_at_once)
             roaming.met(connection.address, description)
@@ -82,17 +81,15 @@ async def _at_once(connection: EdgeConnection) -> None:
 def run() -> int:
     """Show it; return the exit code."""
     prompts = held_out(5 + QUESTIONS)[5:]
-    print(f"airdraft demo: {QUESTIONS} questions, three schedules, each on its own emulated link.")
+    print(f"airdraft demo: {QUESTIONS} questions, {len(RUNNERS)} schedules, each on its own emulated link.")
     print(
         f"PACED as an 8B target ({1000 * PASS.fixed_s:.0f} ms a pass) and a 1B drafter "
         f"({1000 * MODELS.draft_s:.0f} ms a token) on a {1000 * LINK.round_trip_s:.0f} ms link; the words are the demo "
         "pair's own.\n",
         flush=True,
     )
-    cost = RoundCost(LINK.round_trip_s, MODELS.draft_s, PASS, ACCEPTANCE)
-    lengths = {name: SCHEDULES[name].best_length(cost) for name in RUNNERS}
     try:
-        lanes = asyncio.run(_race(lengths, prompts))
+        lanes = asyncio.run(_race([cell_of(name, LINK, MODELS) for name in RUNNERS], prompts))
     except EdgeFailed as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -106,26 +103,25 @@ def run() -> int:
     return 0
 
 
-async def _race(lengths: dict[str, int], prompts: Sequence[str]) -> list[Lane]:
+async def _race(cells: Sequence[Cell], prompts: Sequence[str]) -> list[Lane]:
     import torch
 
     shape = Shape(Constant(one_way_s=LINK.round_trip_s / 2))
-    drafts = [f"demo:{lengths[name]}" if SCHEDULES[name].edge_drafter == "model" else "none" for name in RUNNERS]
     async with AsyncExitStack() as stack:
         cache = Path(stack.enter_context(TemporaryDirectory()))
-        edges = stack.enter_context(paced_edges(drafts))
+        edges = stack.enter_context(paced_edges([edge_draft(cell) for cell in cells]))
         async with EdgeConnection(edges[0]) as connection:
             description, tokenizer = await meet(connection, cache, CONNECT_S)
         torch.set_num_threads(1)  # the other core is the edges'
-        small = load_drafter("demo", None, description, Sampling())
         runners: list[Runner] = []
-        for name, edge in zip(RUNNERS, edges, strict=True):
+        for cell, edge in zip(cells, edges, strict=True):
             host, _, port = edge.rpartition(":")
             relay = await stack.enter_async_context(
                 Relay(host, int(port), random=random.Random(1), up=shape, down=shape)
             )
-            length = lengths[name] if SCHEDULES[name].device_drafts else 0
-            runners.append(Runner(Lane(name), relay.address, length, small))
+            plan = SCHEDULES[cell.schedule].plan(cell.draft_length)
+            small = load_drafter("demo", None, description, Sampling())  # each device has its own
+            runners.append(Runner(Lane(cell.schedule), relay.address, plan, small))
         lanes = [runner.lane for runner in runners]
         async with shown(lanes), asyncio.TaskGroup() as group:
             for runner in runners:

@@ -23,6 +23,7 @@ from device_client.display import CommittedText
 from device_client.generation import Costs
 
 FRAME_S = 0.1
+LANES_A_ROW = 2
 LATE_S = 0.002
 """Past this a pace counts as missed; a step of the drafter is 8 ms."""
 
@@ -101,7 +102,7 @@ class Lane:
         body = Text.assemble((self.prompt + "\n", "italic"), self.text.lstrip("\n"), (self.ahead, "dim"))
         below = Text(self.waits_for, "yellow") if self.waits_for else Text()
         rate = f"{self.tokens_per_s:5.1f} tokens/s paced" + (" · done" if self.done else "")
-        return Panel(Group(body, below), title=f"[b]{self.name}[/b]", subtitle=rate, height=12)
+        return Panel(Group(body, below), title=f"[b]{self.name}[/b]", subtitle=rate, height=11)
 
 
 @asynccontextmanager
@@ -129,9 +130,10 @@ async def shown(lanes: Sequence[Lane], console: Console | None = None) -> AsyncI
 
 def _side_by_side(lanes: Sequence[Lane]) -> Table:
     grid = Table.grid(expand=True)
-    for _ in lanes:
+    for _ in range(LANES_A_ROW):
         grid.add_column(ratio=1)
-    grid.add_row(*(lane.panel() for lane in lanes))
+    for first in range(0, len(lanes), LANES_A_ROW):
+        grid.add_row(*(lane.panel() for lane in lanes[first : first + LANES_A_ROW]))
     return grid
 
 

@@ -1,7 +1,8 @@
 """An edge at a stated pace: the real service, sessions and gRPC, and the engine's process with stated seconds.
 
-``python -m bench.engine_paced_edge FOLDER LOG FIXED_MS POSITION_MS`` prints ``listening HOST:PORT`` and serves until
-its input ends. Passes go to the log (``bench.engine_paced_engine``).
+``python -m bench.engine_paced_edge FOLDER ENGINE LOG FIXED_MS POSITION_MS [ahead]`` prints ``listening HOST:PORT`` and
+serves until its input ends; ``ahead`` goes ahead of its devices. Passes go to the log (``bench.engine_paced_engine``,
+which is the usual ENGINE).
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ def _fail(event: EngineDied | Loaded) -> None:
     raise RuntimeError(f"an engine of the bench may not die: {event}")
 
 
-async def serve(folder: Path, pace: Sequence[str]) -> None:
+async def serve(folder: Path, engine_module: str, pace: Sequence[str], *, run_ahead: bool = False) -> None:
     """Serve a checkpoint until the input ends; ``pace`` are the arguments of the engine's process."""
     settings = EdgeSettings(model=str(folder), device="cpu", max_sessions=SESSIONS, max_context=CONTEXT_TOKENS)
     settings = settings.model_copy(update={"edge_draft_model": "none"})
-    service = EdgeService(SessionTable(Terms(SESSIONS, KEEP_S), EdgeMetrics("paced")))
-    command = (sys.executable, "-m", "bench.engine_paced_engine", *pace)
+    service = EdgeService(
+        SessionTable(Terms(SESSIONS, KEEP_S, run_ahead=run_ahead, thrifty=True), EdgeMetrics("paced"))
+    )
+    command = (sys.executable, "-m", engine_module, *pace)
     engine = EngineProcess(Watch(lambda text: print(text, file=sys.stderr), _fail, _fail), command=command)
     loaded = await engine.start(load_of(settings))
     service.ready(engine, describe(loaded, settings), KvPool(loaded.rows))
@@ -61,10 +64,13 @@ async def serve(folder: Path, pace: Sequence[str]) -> None:
 
 
 @contextmanager
-def paced_edge(folder: Path, log: Path, line: PassCost) -> Iterator[str]:
+def paced_edge(
+    folder: Path, log: Path, line: PassCost, engine: str = "bench.engine_paced_engine", *, run_ahead: bool = False
+) -> Iterator[str]:
     """Run such an edge, engine included, on the contestants' core; give its address. Raises EdgeFailed."""
-    pace = [str(log), str(line.fixed_s * 1e3), str(line.per_position_s * 1e3)]
-    command = [sys.executable, "-m", "bench.engine_paced_edge", str(folder), *pace]
+    pace = [engine, str(log), str(line.fixed_s * 1e3), str(line.per_position_s * 1e3)]
+    ahead = ["ahead"] if run_ahead else []
+    command = [sys.executable, "-m", "bench.engine_paced_edge", str(folder), *pace, *ahead]
     with subprocess.Popen(
         command, stdin=PIPE, stdout=PIPE, text=True, env=os.environ | ONE_THREAD, cwd=REPOSITORY
     ) as process:
@@ -85,4 +91,4 @@ def paced_edge(folder: Path, log: Path, line: PassCost) -> Iterator[str]:
 
 if __name__ == "__main__":
     with on_core(CORE):
-        asyncio.run(serve(Path(sys.argv[1]), sys.argv[2:5]))
+        asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3:6], run_ahead=sys.argv[6:] == ["ahead"]))

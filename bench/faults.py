@@ -1,7 +1,8 @@
 """``python -m bench faults``: thousands of random schedules of faults in virtual time, and bugs planted to be caught.
 
 Each schedule is a world of real session cores under at least five faults that hit a text in the making, half of them
-greedy, half at other temperatures (``tests/link/faults_*``). A seeded generator draws them from the actions of the
+greedy, half at other temperatures; half of either with edges that run ahead, under every plan of a device
+(``tests/link/faults_*``). A seeded generator draws them from the actions of the
 fault machine, ``tests/link/test_fault_machine.py``; the run's ``seed`` makes them the same again. Schedules whose text
 ended before its fifth fault are played too, but not counted.
 """
@@ -31,6 +32,7 @@ class Played:
 
     greedy: int = 0
     seeded: int = 0
+    run_ahead: int = 0  # of both
     short: int = 0  # whose text ended before its fifth fault
     faults: Counter[str] = field(default_factory=Counter)  # by kind, of those that count
     failed: list[int] = field(default_factory=list)  # seeds
@@ -45,6 +47,7 @@ class Played:
         """Take what another process found."""
         self.greedy += other.greedy
         self.seeded += other.seeded
+        self.run_ahead += other.run_ahead
         self.short += other.short
         self.faults += other.faults
         self.failed += other.failed
@@ -64,7 +67,8 @@ def play_all(seeds: range) -> Played:
     """Play the schedules of these seeds."""
     played = Played()
     for seed in seeds:
-        outcome = play(schedule_of(seed))
+        schedule = schedule_of(seed)
+        outcome = play(schedule)
         if outcome.caught is not None:
             played.failed.append(seed)
         if sum(outcome.applied.values()) < LEAST_FAULTS:
@@ -72,6 +76,7 @@ def play_all(seeds: range) -> Played:
             continue
         played.greedy += not _is_seeded(seed)
         played.seeded += _is_seeded(seed)
+        played.run_ahead += schedule.setting.run_ahead
         played.faults += outcome.applied
         played.slowest_finish_s = max(played.slowest_finish_s, outcome.finish_s)
     return played
@@ -118,6 +123,7 @@ def run(*, quick: bool, seed: int = 0) -> Result:
     result.figures = {
         "schedules": total.counted,
         "schedules_seeded": total.seeded,
+        "schedules_run_ahead": total.run_ahead,
         "schedules_too_short": total.short,
         "mismatches": len(total.failed),
         "faults_mean": round(total.faults.total() / total.counted, 3),

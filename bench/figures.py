@@ -55,6 +55,23 @@ def interval_95(
     return float(low), float(high)
 
 
+def ratio_of_sums(
+    rows: Sequence[Sequence[float]],
+    statistic: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]],
+    resamples: int = 2000,
+) -> tuple[float, float, float]:
+    """Return a statistic of the columns' sums, and its 95 % bootstrap interval; rows are drawn, the seed is fixed.
+
+    rows       [N, K]
+    statistic  of sums [..., K], a value for each [...]
+    """
+    table = np.asarray(rows, dtype=np.float64)
+    chance = np.random.default_rng(0)
+    drawn = table[chance.integers(0, len(table), (resamples, len(table)))].sum(axis=1)
+    low, high = np.percentile(statistic(drawn), [2.5, 97.5])
+    return float(statistic(table.sum(axis=0))), float(low), float(high)
+
+
 @dataclass(slots=True)
 class Result:
     """What a bench found; units stand in the figures' names."""

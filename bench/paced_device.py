@@ -21,11 +21,12 @@ from tokenizers import Tokenizer
 
 from airdraft.core.drafting import Drafter, NgramDrafter
 from airdraft.core.session import Committed, Reattachment
-from airdraft.core.types import Plan, Sampling
+from airdraft.core.types import Sampling
 from airdraft.link.pacing import NoisyDrafter, PacedDrafter, Pacer
 from airdraft.wire.client import EdgeConnection
 from airdraft.wire.describe import Description
 from bench.processes import pin
+from bench.radio_memory import Memories, Remembering
 from bench.radio_text import NOISE_SEED, Matches, MatchOrder, Text, TextOrder, answer_line, order_of
 from device_client.attach import meet
 from device_client.config import DeviceSettings
@@ -73,6 +74,7 @@ class PacedDevice:
     def __init__(self, description: Description, tokenizer: Tokenizer) -> None:
         self._description, self._tokenizer = description, tokenizer
         self._models: dict[str, TorchDrafter] = {}
+        self._memories = Memories()
         self._pacer = Pacer()
 
     async def write(self, order: TextOrder) -> Text:
@@ -80,8 +82,8 @@ class PacedDevice:
         sampling = Sampling(temperature=order.temperature, seed=order.seed)
         settings = DeviceSettings(edge=(order.edge,), max_tokens=order.max_tokens)
         session = open_session(self._ids(order.prompt), self._description, settings, sampling)
-        session.plan = Plan(order.draft_length, order.outstanding)
-        drafter = self._drafter(order.drafter, sampling)
+        session.plan = order.plan
+        drafter = self._drafter(order.drafter, sampling, remembers=order.draft_s is not None)
         if order.draft_s is not None:
             drafter = PacedDrafter(drafter, order.draft_s, self._pacer)
         roaming = Roaming(Reattachment((order.edge,), CONNECT_S, random.random), _Patience(), connect_s=CONNECT_S)
@@ -98,7 +100,8 @@ class PacedDevice:
 
     def match(self, order: MatchOrder) -> Matches:
         """Say which tokens of an answer the drafter writes, given the prompt and all tokens before."""
-        drafter = self._drafter(order.drafter, Sampling(temperature=order.temperature, seed=order.seed))
+        sampling = Sampling(temperature=order.temperature, seed=order.seed)
+        drafter = self._drafter(order.drafter, sampling, remembers=True)
         prompt = self._ids(order.prompt)
         whole = [*prompt, *order.answer]
         matched: list[bool] = []
@@ -118,16 +121,20 @@ class PacedDevice:
 
         return met
 
-    def _drafter(self, name: str, sampling: Sampling) -> Drafter:
+    def _drafter(self, name: str, sampling: Sampling, *, remembers: bool) -> Drafter:
         """Return a drafter that drafts by this sampling; ``none`` is never asked."""
         if name == "none":
             return NgramDrafter()
         kind, _, acceptance = name.partition(":")
-        model = self._model("demo-target" if kind == "noisy" else name)
+        reference = "demo-target" if kind == "noisy" else name
+        model = self._model(reference)
         model.sampling = sampling
-        if kind != "noisy":
-            return model
-        return NoisyDrafter(model, float(acceptance), NOISE_SEED, self._description.vocabulary)
+        drafter: Drafter = Remembering(model, self._memories.of(reference, sampling)) if remembers else model
+        return (
+            NoisyDrafter(drafter, float(acceptance), NOISE_SEED, self._description.vocabulary)
+            if kind == "noisy"
+            else drafter
+        )
 
     def _model(self, reference: str) -> TorchDrafter:
         from device_client.drafters.torch_model import load_torch_drafter

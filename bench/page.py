@@ -10,23 +10,14 @@ import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from bench.cells import PASS, Models
 from bench.page_style import STYLE_SHEET
+from bench.page_tables import COST_TRIP_MS, bars, costs, instrument, interval, rivals, table
 from bench.radio_drawings import drawings
-from bench.radio_outcome import Estimate
 from bench.radio_plots import Drawing, save, steady
 from bench.radio_report import CellReport, Report, read
 from bench.schedules import SCHEDULES
-
-BARS = {
-    "mismatches": (0.0, "texts that differ between schedules"),
-    "simulator_error_max": (0.10, "simulator against processes, the worst setting, share of time per token"),
-    "relay_delay_error_ms_p99": (3.0, "the emulated link's delay, off from what was asked, ms, p99"),
-    "pace_error_ms_p99": (1.0, "a paced step's end, later than stated, ms, p99"),
-}
-"""Figures of the instrument itself: the most that each may be, and what it is."""
 
 COLUMNS = (
     "link",
@@ -76,11 +67,18 @@ def _page(report: Report, made: Sequence[Drawing], folder: Path) -> str:
 <div class="figures">
 {figures}
 </div></section>
+{_asked(report)}
+<section aria-labelledby="costs"><h2 id="costs">What each schedule costs, and who wins where</h2>
+<p>Paced, greedy, {COST_TRIP_MS:g} ms of round trip: for a committed token, the edge's models at work whatever came of
+it, the device's drafter at work, and bytes on the link.</p>
+{costs(report)}
+{rivals(report)}
+</section>
 <section aria-labelledby="how"><h2 id="how">What was measured</h2>
 {_method(report)}
 </section>
 <section aria-labelledby="trust"><h2 id="trust">How far to trust it</h2>
-{_instrument(report.line)}
+{instrument(report.line)}
 </section>
 <section aria-labelledby="all"><h2 id="all">Every cell</h2>
 <p>Rates with 95 % intervals. Bytes are those on the link, gRPC's framing and the connection's set-up included.</p>
@@ -92,6 +90,22 @@ made by <code>{escape(report.command)}</code></p></footer>
 </body>
 </html>
 """
+
+
+def _asked(report: Report) -> str:
+    made = bars(report.line)
+    if not made:
+        return ""
+    return f"""<section aria-labelledby="asked"><h2 id="asked">What was asked</h2>
+<p>Paced, but for <code>_sim</code>: rates over rates on the same texts, sums of tokens over sums of seconds, greedy and
+at temperature 1 together; 95 % intervals from texts drawn again in pairs. <code>best</code> is run-ahead, the best
+schedule in which the device alone drafts. <code>pearl</code> is PEARL as published, which leaves the token after an
+accepted draft to the next one; an edge that gave it that token would make it some 10 % faster, and faster than
+<code>pipelined</code> below 10 ms (docs/adr/0013). <code>run_ahead_over_edge_min</code> is the least ratio of any cell.
+<code>capacity</code>: tokens per busy edge-second over those of an edge that drafts for nobody and waits for nobody,
+with other texts of the same kind, and an edge set to <code>--favour edge-time</code> without a drafter of its own.</p>
+{made}
+</section>"""
 
 
 def _lead(report: Report) -> str:
@@ -157,31 +171,8 @@ def _met(cells: Sequence[CellReport]) -> list[str]:
     return [name for name in SCHEDULES if any(cell.schedule == name for cell in cells)]
 
 
-def _instrument(line: dict[str, Any]) -> str:
-    rows: list[str] = []
-    for name, (most, about) in BARS.items():
-        value = line["figures"].get(name)
-        if value is not None:
-            word = "held" if value <= most else "missed"
-            rows.append(
-                f'<tr><td>{escape(about)}<br><code>{name}</code></td><td class="number">{value:.3g}</td>'
-                f'<td class="number">{most:g}</td><td class="{word}">{word}</td>'
-                f'<td class="number">{line["samples"].get(name, "")}</td></tr>'
-            )
-    busy, again = line["figures"].get("machine_busy_share_mean"), line["figures"].get("texts_written_again_share")
-    told = [] if busy is None else [f"The machine was {busy:.0%} busy on the mean."]
-    told += [] if again is None else [f"{again:.0%} of the texts were written again, because their pace had not held."]
-    head = "".join(f'<th scope="col">{word}</th>' for word in ("figure", "value", "at most", "bar", "samples"))
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f"<p>{' '.join(told)}</p>"
-    )
-
-
 def _table(cells: Sequence[CellReport]) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in COLUMNS)
-    rows = "".join(_row(cell) for cell in sorted(cells, key=_place))
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return table(COLUMNS, [_row(cell) for cell in sorted(cells, key=_place)])
 
 
 def _place(cell: CellReport) -> tuple[object, ...]:
@@ -192,9 +183,9 @@ def _place(cell: CellReport) -> tuple[object, ...]:
 def _row(cell: CellReport) -> str:
     numbers = (
         f"<b>{cell.rate[0]:.1f}</b>",
-        _interval(cell.rate),
+        interval(cell.rate),
         "" if cell.bound is None else f"{cell.bound[0]:.1f}",
-        "" if cell.over_edge is None else f"{cell.over_edge[0]:.2f} ({_interval(cell.over_edge)})",
+        "" if cell.over_edge is None else f"{cell.over_edge[0]:.2f} ({interval(cell.over_edge)})",
         f"{cell.first_token_ms[0]:.0f}",
         f"{cell.bytes_up:.0f} / {cell.bytes_down:.0f}",
         f"{cell.edge_ms:.1f} / {cell.device_ms:.1f}",
@@ -214,11 +205,6 @@ def _drafter(cell: CellReport) -> str:
     if not schedule.device_drafts and schedule.edge_drafter != "model":
         return "n-grams" if schedule.edge_drafter == "ngram" else ""
     return cell.drafter + ("" if cell.acceptance is None else f", {cell.acceptance:.0%} right")
-
-
-def _interval(estimate: Estimate) -> str:
-    digits = 1 if estimate[0] >= 10 else 2
-    return f"{estimate[1]:.{digits}f} to {estimate[2]:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -14,23 +14,26 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from bench import page, relay_error
+from bench.capacity import capacity
+from bench.cells import Link
 from bench.figures import Result
 from bench.prompts import held_out
-from bench.radio_cells import Extent, Wanted, edge_drafts, native, paced
+from bench.radio_cells import Extent, Wanted, edge_draft, edge_drafts, native, paced
 from bench.radio_figures import add_relay_error, add_simulated, figures
 from bench.radio_gate import Gate
 from bench.radio_lane import Lane
+from bench.radio_least import add_least
 from bench.radio_outcome import Outcome
 from bench.radio_report import report_of
 
-LANES_A_CORE: dict[Extent, int] = {"quick": 1, "bars": 2, "full": 2}
-BUDGET_S: dict[Extent, float] = {"quick": 30.0, "bars": 960.0, "full": float("inf")}
+LANES_A_CORE: dict[Extent, int] = {"quick": 1, "bars": 5, "full": 5}
+BUDGET_S: dict[Extent, float] = {"quick": 30.0, "bars": 840.0, "full": float("inf")}
 """Seconds of writing paced texts; what is not written by then is left out, the same numbers of every cell."""
 
 TELL_S = 30.0
@@ -91,12 +94,17 @@ def _say(message: str) -> None:
 
 
 async def _warm_up(lane: Lane, wanted: Sequence[Wanted], prompt: str) -> None:
-    """Write a text of each pair of schedule and drafter, that counts nowhere: models are loaded, caches filled."""
-    seen: set[tuple[str, str]] = set()
-    for cell in (entry.cell for entry in wanted):
-        if (cell.schedule, cell.models.drafter) not in seen:
-            seen.add((cell.schedule, cell.models.drafter))
-            await lane.write(cell, 0, prompt)
+    """Write a text with each edge and each drafter, that counts nowhere: models are loaded, caches filled."""
+    cells = {(edge_draft(entry.cell), entry.cell.models.drafter): entry.cell for entry in wanted}
+    for cell in cells.values():
+        await lane.write(replace(cell, link=Link()), 0, prompt)
+
+
+async def _started(lane: Lane, wanted: Sequence[Wanted], prompt: str, room: asyncio.Semaphore) -> None:
+    """Start a lane; two processes load on two cores at a time."""
+    async with room:
+        await lane.__aenter__()
+        await _warm_up(lane, wanted, prompt)
 
 
 async def _match(lane: Lane, outcomes: Sequence[Outcome], prompts: Sequence[str]) -> None:
@@ -114,12 +122,15 @@ async def _paced(extent: Extent) -> tuple[list[Outcome], Gate]:
     wanted = paced(extent)
     outcomes = [Outcome(entry) for entry in wanted]
     *prompts, warm_up = held_out(max(entry.texts for entry in wanted) + 1)
-    gate = Gate(LANES_A_CORE[extent] * len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    gate = Gate(LANES_A_CORE[extent] * cores, first=2 * cores)
     async with AsyncExitStack() as stack:
-        lanes: list[Lane] = []
-        for number in range(gate.lanes):  # one after the other: many that load at once take longer
-            lanes.append(await stack.enter_async_context(Lane(number, edge_drafts(wanted))))
-            await _warm_up(lanes[-1], wanted, warm_up)
+        lanes = [Lane(number, edge_drafts(wanted)) for number in range(gate.lanes)]
+        room = asyncio.Semaphore(cores)
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                stack.push_async_exit(lane)
+                group.create_task(_started(lane, wanted, warm_up, room))
         _say(f"{gate.lanes} lanes are up")
         gate.start()
         work = Work(outcomes, prompts, time.monotonic() + BUDGET_S[extent])
@@ -157,6 +168,10 @@ def run(extent: Extent, out: Path = Path("bench/out")) -> Result:
     own_pace = asyncio.run(_native(native(extent)))
     result = figures(outcomes, own_pace)
     simulated = add_simulated(result, outcomes)
+    if extent != "quick":
+        add_least(result, outcomes)
+    if extent != "quick":
+        capacity(result, quick=False)
     if relay is not None:
         add_relay_error(result, relay)
     result.figures["machine_busy_share_mean"] = round(float(np.mean(gate.busy_shares or [0.0])), 6)

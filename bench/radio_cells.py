@@ -15,18 +15,27 @@ from bench.schedules import SCHEDULES
 
 Extent = Literal["quick", "bars", "full"]
 
-TEXTS = 145
-"""Of a named figure: word problems have 28 tokens or so, which makes more than 4,000."""
+TEXTS = 72
+"""Of a cell of a named figure, greedy and at temperature 1 each: 4,000 tokens together, 28 or so a word problem."""
 
-DRAWN_TEXTS = 40
-"""Of a cell that only a drawing needs."""
+DRAWN_TEXTS = 10
+"""Of a cell that a minimum needs, or a curve."""
+
+FEW_TEXTS = 5
+"""Of a cell that stands in a drawing beside others and hardly varies."""
 
 ROUND_TRIPS_MS = (0, 10, 30, 60, 100, 200, 300)
 RATES = {"1 Mbit/s": MBIT_S, "50 kbit/s": 0.05 * MBIT_S}
 JITTERS_MS = (10, 30)
 ACCEPTANCES = ("noisy:0.3", "noisy:0.5", "noisy:0.8", "noisy:0.9")
 NATIVE_LENGTH = 4  # at most, where the models' own pace is not known beforehand
-DEMO = Models()
+DEMO, SAMPLED = Models(), Models(temperature=1.0)
+CONTESTANTS = ("edge", "sync", "pipelined", "run-ahead", "hybrid", "pearl", "edge-spec")
+"""Schedules that a named figure compares at every round trip."""
+
+OTHERS = ("proactive", "dssd", "hybrid-lookup", "edge-lookup")
+PROACTIVE_TRIPS_MS = (30, 60, 100)
+"""Where run-ahead is compared with the proactive schedule: below, the two hardly differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,13 @@ class Wanted:
 def at(round_trip_ms: float, *, jitter_ms: float = 0.0, bytes_s: float = math.inf) -> Link:
     """Return a link of so many milliseconds, with one rate both ways."""
     return Link(round_trip_ms / 1e3, jitter_ms / 1e3, bytes_s, bytes_s)
+
+
+ROUGH = [
+    *(at(trip, jitter_ms=10) for trip in (30, 60, 100)),
+    *(Link(channel=name) for name in CHANNELS if name != "constant"),
+]
+"""Links that do more than delay."""
 
 
 def cell_of(schedule: str, link: Link, models: Models = DEMO) -> Cell:
@@ -71,7 +87,8 @@ def link_name(link: Link) -> str:
 def paced(extent: Extent) -> list[Wanted]:
     """Return the paced cells of an extent."""
     if extent == "quick":
-        return [Wanted(cell_of(schedule, at(30)), 4) for schedule in SCHEDULES]
+        texts = {DEMO: 2, SAMPLED: 1}
+        return [Wanted(cell_of(schedule, at(30), some), texts[some]) for schedule in SCHEDULES for some in texts]
     return _bars() if extent == "bars" else _full()
 
 
@@ -84,47 +101,63 @@ def native(extent: Extent) -> list[Wanted]:
 
 
 def _bars() -> list[Wanted]:
-    lte = Link(channel="markov-lte")
-    simulated = [
+    """Return the cells of the named figures, then those of minimum and drawings; the first of its kind counts."""
+    pairs = [
+        *((schedule, at(trip)) for trip in ROUND_TRIPS_MS for schedule in CONTESTANTS),
+        *(("proactive", at(trip)) for trip in PROACTIVE_TRIPS_MS),
+    ]
+    named = [Wanted(cell_of(schedule, link, models)) for schedule, link in pairs for models in (DEMO, SAMPLED)]
+    drawn = [
+        *(cell_of(schedule, at(trip)) for schedule in OTHERS for trip in ROUND_TRIPS_MS),
+        *(cell_of(schedule, link) for schedule in ("edge", "run-ahead", "sync") for link in ROUGH),
+        *(cell_of("run-ahead", at(trip), Models(drafter)) for drafter in ACCEPTANCES for trip in (30, 200)),
+        *(cell_of("sync", at(30), Models(drafter)) for drafter in ACCEPTANCES),
+    ]
+    beside = [
+        *(cell_of(schedule, link) for schedule in ("edge-spec", "edge-lookup") for link in ROUGH),
+        *(cell_of("edge-spec", at(30), Models(drafter)) for drafter in ACCEPTANCES),
+    ]
+    drawings = [Wanted(cell, texts) for texts, some in ((FEW_TEXTS, beside), (DRAWN_TEXTS, drawn)) for cell in some]
+    cells = {wanted.cell: wanted for wanted in [*drawings, *named]}
+    tested = set(_simulated())
+    return [replace(wanted, simulated=wanted.cell in tested) for wanted in cells.values()]
+
+
+def _simulated() -> list[Cell]:
+    """Return the cells that the simulator must reproduce; it is fitted on others."""
+    return [
         *(cell_of("sync", at(trip)) for trip in (0, 30, 60, 100, 200)),
-        *(cell_of("edge", at(trip)) for trip in (0, 60)),
-        *(cell_of("edge-spec", at(trip)) for trip in (0, 60)),
+        *(cell_of(schedule, at(trip)) for schedule in ("edge", "edge-spec") for trip in (0, 60)),
+        *(cell_of("run-ahead", at(trip)) for trip in (0, 30, 100)),
+        *(cell_of(schedule, at(30)) for schedule in ("pipelined", "pearl", "hybrid")),
         cell_of("sync", at(30), Models("noisy:0.5")),
         cell_of("sync", at(60, jitter_ms=10)),
-        cell_of("sync", lte),
-    ]
-    others = [cell_of(schedule, at(30)) for schedule in ("edge", "edge-spec", "edge-lookup")]
-    drawn = [
-        *(cell_of(schedule, link) for schedule in ("edge", "edge-spec") for link in (at(100), at(200), lte)),
-        *(cell_of("sync", at(30), Models(drafter)) for drafter in ("noisy:0.3", "noisy:0.8", "noisy:0.9")),
-    ]
-    return [
-        *(Wanted(cell, simulated=True) for cell in simulated),
-        *map(Wanted, others),
-        *(Wanted(cell, DRAWN_TEXTS) for cell in drawn),
+        cell_of("sync", Link(channel="markov-lte")),
     ]
 
 
 def _full() -> list[Wanted]:
     cells = [wanted.cell for wanted in _bars()]
-    models = [Models(), Models(temperature=1.0), *map(Models, ACCEPTANCES)]
+    models = [DEMO, SAMPLED, *map(Models, ACCEPTANCES)]
     links = [at(60, bytes_s=rate) for rate in RATES.values()]
     links += [at(trip, jitter_ms=jitter) for trip in (30, 60) for jitter in JITTERS_MS]
     links += [Link(channel=name) for name in CHANNELS]
     for schedule in SCHEDULES:
-        pairs = models if schedule in ("sync", "edge-spec") else models[:2]  # who else drafts does not ask the pair
+        pairs = models[:2] if schedule in ("edge", "edge-lookup") else models  # whom no pair of models matters to
         cells += [cell_of(schedule, at(trip), pair) for trip in ROUND_TRIPS_MS for pair in pairs]
     cells += [cell_of(schedule, link) for schedule in SCHEDULES for link in links]
-    simulated = {wanted.cell for wanted in _bars() if wanted.simulated}
-    return [Wanted(cell, simulated=cell in simulated) for cell in dict.fromkeys(cells)]
+    tested = set(_simulated())
+    return [Wanted(cell, simulated=cell in tested) for cell in dict.fromkeys(cells)]
 
 
 def edge_draft(cell: Cell) -> str:
-    """Return what an edge of this cell drafts: ``none``, or drafter and length."""
-    kind = SCHEDULES[cell.schedule].edge_drafter
-    if kind == "none":
-        return kind
-    return f"{'ngram' if kind == 'ngram' else cell.models.drafter}:{cell.draft_length}"
+    """Return what an edge of this cell does beside verifying, as ``bench.paced_edge`` is told it."""
+    schedule = SCHEDULES[cell.schedule]
+    words = (["ahead"] if schedule.run_ahead else []) + ([] if schedule.bonus else ["no-bonus"])
+    if schedule.edge_drafter != "none":
+        drafter = "ngram" if schedule.edge_drafter == "ngram" else cell.models.drafter
+        words.append(f"{drafter}:{schedule.own_length(cell.draft_length)}")
+    return "+".join(words) or "none"
 
 
 def edge_drafts(cells: Sequence[Wanted]) -> list[str]:

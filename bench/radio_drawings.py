@@ -97,7 +97,7 @@ def _ratios(report: Report) -> Drawing | None:
     if not cells:
         return None
     title = "How many times as fast as the edge alone"
-    figure, axes = canvas(report, title, "Round trip (ms)", "Ratio to the edge alone (median of texts)")
+    figure, axes = canvas(report, title, "Round trip (ms)", "Rate over that of the edge alone")
     for schedule in schedules_of(cells):
         with_intervals(axes, schedule, _of(cells, schedule), _trip, lambda cell: cell.over_edge or (math.nan,) * 3)
     edges = {_trip(cell): cell.rate[0] for cell in _of(steady(report.cells), "edge")}
@@ -146,7 +146,8 @@ def _drafters(report: Report) -> Drawing | None:
     """Draw rates over acceptance: the demo pair and noisy copies of the target."""
     cells = [cell for cell in report.cells if cell.paced and is_steady(cell) and cell.round_trip_ms == NAMED_TRIP_MS]
     edges = [cell for cell in cells if cell.schedule == "edge"]
-    cells = [cell for cell in cells if cell.schedule in ("sync", "edge-spec") and not cell.temperature]
+    lookups = [cell for cell in cells if cell.schedule == "edge-lookup"]
+    cells = [cell for cell in cells if cell.schedule in ("sync", "run-ahead", "edge-spec") and not cell.temperature]
     if len({cell.drafter for cell in cells}) < 2:
         return None
     cells.sort(key=lambda cell: cell.acceptance or 0.0)
@@ -159,11 +160,12 @@ def _drafters(report: Report) -> Drawing | None:
     bounded = [cell for cell in _of(cells, "sync") if cell.bound is not None]
     heights = [cell.bound[0] for cell in bounded if cell.bound]
     bound_line(axes, [cell.acceptance or 0.0 for cell in bounded], heights, "clairvoyant bound (device drafts)")
-    if edges:
-        axes.axhline(edges[0].rate[0], color=colour_of("edge"), lw=1, label="edge alone")
+    for flat in (edges[:1], lookups[:1]):  # who asks no model to draft
+        for cell in flat:
+            axes.axhline(cell.rate[0], color=colour_of(cell.schedule), lw=1, label=cell.schedule)
     axes.set_ylim(bottom=0)
     legend(figure, axes)
-    told = "; ".join(f"{cell.schedule} {cell.rate[0]:.1f} at {cell.acceptance:.2f}" for cell in cells)
+    told = "; ".join(f"{cell.schedule} {cell.rate[0]:.1f} at {cell.acceptance or 0.0:.2f}" for cell in cells)
     return Drawing(
         "radio-drafters",
         title,
@@ -179,9 +181,9 @@ def _links(report: Report) -> Drawing | None:
         return None
     title = "Links that jitter, fade and break"
     links, names = list(dict.fromkeys(cell.link_label for cell in cells)), schedules_of(cells)
-    figure, axes = canvas(report, title, "Tokens per second", "", height_in=2.2 + 0.6 * len(links))
+    figure, axes = canvas(report, title, "Tokens per second", "", height_in=2.2 + 0.7 * len(links))
     for row, schedule in enumerate(names):
-        shift = (row - (len(names) - 1) / 2) * 0.18
+        shift = (row - (len(names) - 1) / 2) * min(0.18, 0.8 / len(names))
 
         def place(cell: CellReport, shift: float = shift) -> float:
             return links.index(cell.link_label) + shift

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.figures import Result, interval_95
-from bench.radio_cells import DEMO, link_name, name_of
-from bench.radio_outcome import Estimate, Outcome, mismatches, paired
+from bench.radio_bars import add_named, add_over_edge
+from bench.radio_cells import DEMO, name_of
+from bench.radio_outcome import Estimate, Outcome, mismatches
 from bench.simulate import fitted, simulated
 
 NAMED_TRIP_S = 0.03
@@ -27,12 +28,15 @@ def figures(paced: Sequence[Outcome], native: Sequence[Outcome]) -> Result:
     """Return every figure but those of the simulator and the relay."""
     result = Result("radio")
     result.figures["mismatches"] = mismatches([*paced, *native])
-    result.samples["mismatches"] = sum(len(outcome.texts) for outcome in [*paced, *native])
+    result.figures["equal_text"] = float(result.figures["mismatches"] == 0)
+    for name in ("mismatches", "equal_text"):
+        result.samples[name] = sum(len(outcome.texts) for outcome in [*paced, *native])
     _add_rates(result, paced, "paced")
     _add_rates(result, native, "native")
     _add_bounds(result, paced)
+    add_named(result, paced)
+    add_over_edge(result, paced)
     for outcome in paced:
-        _add_ratios(result, outcome, paced)
         if outcome.wanted.cell.link.round_trip_s == NAMED_TRIP_S and outcome.wanted.cell.models == DEMO:
             _add_costs(result, outcome)
     _add_pace(result, paced)
@@ -52,26 +56,6 @@ def _add_bounds(result: Result, outcomes: Sequence[Outcome]) -> None:
             add(result, name, outcome.bound_rate(), outcome.tokens)
 
 
-def _add_ratios(result: Result, outcome: Outcome, outcomes: Sequence[Outcome]) -> None:
-    """Add how a schedule compares with the edge alone on the same link."""
-    cell = outcome.wanted.cell
-    base = next((other for other in outcomes if _is_edge(other, outcome)), None)
-    if base is None or cell.schedule == "edge" or not outcome.texts:
-        return
-    ratios = paired(outcome, base)
-    if ratios:
-        pair = name_of(cell).removesuffix(f"_{link_name(cell.link)}")
-        result.add_median(f"{pair}_over_edge_{link_name(cell.link)}", ratios)
-        result.samples[f"{pair}_over_edge_{link_name(cell.link)}"] = outcome.tokens
-
-
-def _is_edge(other: Outcome, outcome: Outcome) -> bool:
-    """Say whether ``other`` is the edge alone on the same link; it does not ask whose drafter is better."""
-    its, own = other.wanted.cell, outcome.wanted.cell
-    same = (its.link, its.models.temperature) == (own.link, own.models.temperature)
-    return its.schedule == "edge" and same
-
-
 def _add_costs(result: Result, outcome: Outcome) -> None:
     """Add what a schedule asks of the link and of both ends, and how long its user waits."""
     if not outcome.texts:
@@ -89,7 +73,7 @@ def _add_costs(result: Result, outcome: Outcome) -> None:
         "bytes_down_per_token": sum(text.bytes_down for text in texts),
         "link_bytes_up_per_token": sum(text.link_bytes[0] for text in texts),
         "link_bytes_down_per_token": sum(text.link_bytes[1] for text in texts),
-        "edge_s_per_token": sum(text.pass_s for text in texts),
+        "edge_s_per_token": sum(text.edge_s for text in texts),
         "device_s_per_token": sum(text.draft_s for text in texts),
     }
     for figure, total in sums.items():
@@ -117,10 +101,10 @@ def _add_pace(result: Result, paced: Sequence[Outcome]) -> None:
 def add_simulated(result: Result, outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
     """Add the simulator's error on the cells that it must reproduce; return measured and simulated s a token by name.
 
-    Overheads are fitted on the other cells, so that nothing is proved by what it was fitted on.
+    Overheads are fitted on other cells, so that nothing is proved by what it was fitted on.
     """
     tested = [outcome for outcome in outcomes if outcome.wanted.simulated and outcome.texts]
-    others = [outcome for outcome in outcomes if not outcome.wanted.simulated and outcome.texts]
+    others = [outcome for outcome in outcomes if not outcome.wanted.simulated and outcome.texts and _fits(outcome)]
     if not tested:
         return {}
     overheads = fitted([(outcome.measured, outcome.runs()) for outcome in others])
@@ -139,6 +123,12 @@ def add_simulated(result: Result, outcomes: Sequence[Outcome]) -> dict[str, tupl
     for field in ("round_s", "pass_s", "draft_step_s"):
         result.figures[f"overhead_{field.removesuffix('_s')}_ms"] = round(getattr(overheads, field) * 1e3, 6)
     return found
+
+
+def _fits(outcome: Outcome) -> bool:
+    """Say whether overheads are fitted on this cell: the greedy demo pair where nobody goes ahead of anybody."""
+    cell = outcome.wanted.cell
+    return cell.models == DEMO and cell.schedule in ("edge", "edge-spec", "sync")
 
 
 def add_relay_error(result: Result, relay: Result) -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_BUSY = 0.6
+MOST_BUSY = 0.45
 """Of the machine, above which a cell gives way."""
 
-ROOM_BUSY = 0.5
+ROOM_BUSY = 0.35
 """Of the machine, below which one more may run."""
 
-MOST_LATE_S = 0.002
+MOST_LATE_S = 0.0015
 """The p99 of the pacing error, above which a cell gives way; a virtual machine misses half of it with nothing to do."""
 
 LATE_COUNT = 600
@@ -37,8 +37,11 @@ class Gate:
     One more only where the lanes that are open have kept their pace for a while.
     """
 
-    def __init__(self, lanes: int, seconds: Callable[[], tuple[float, float]] = machine_seconds) -> None:
-        self.lanes, self.open_lanes = lanes, 1
+    def __init__(
+        self, lanes: int, seconds: Callable[[], tuple[float, float]] = machine_seconds, first: int = 1
+    ) -> None:
+        """Let ``first`` of the lanes write until something is known."""
+        self.lanes, self.open_lanes = lanes, min(first, lanes)
         self.busy_shares: list[float] = []  # of the machine, each since the look before
         self.lane_counts: list[int] = []  # that were open meanwhile
         self._seconds, self._last = seconds, seconds()

@@ -93,7 +93,8 @@ class Lane:
         async with Relay(host, port, up=up, down=down, random=Random(number)) as relay:
             text = text_of(await self._order(_order(cell, number, prompt, relay.address)))
             text.link_bytes = relay.carried_bytes
-        text.pass_late_s = json.loads(await _ask(self._edge, "\n"))
+        done = json.loads(await _ask(self._edge, "\n"))
+        text.pass_late_s, text.edge_s = done["late_s"], done["edge_s"]
         return text
 
     async def match(self, order: MatchOrder) -> Matches:
@@ -117,8 +118,7 @@ def _order(cell: Cell, number: int, prompt: str, edge: str) -> TextOrder:
         edge,
         prompt,
         drafter=models.drafter if schedule.device_drafts else "none",
-        draft_length=cell.draft_length if schedule.device_drafts else 0,
-        outstanding=schedule.outstanding,
+        plan=schedule.plan(cell.draft_length),
         draft_s=None if models.target is None else models.draft_s,
         temperature=models.temperature,
         seed=number if models.temperature else 0,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from airdraft.link.bound import ClairvoyantBound
 from airdraft.link.sim_text import MatchRun
 from bench.cells import Measured
-from bench.figures import interval_95
+from bench.figures import ratio_of_sums
 from bench.radio_cells import Wanted, name_of
 from bench.radio_link import least_round_trip_s
 from bench.radio_text import MAX_TOKENS, Matches, MatchOrder, Text
@@ -113,19 +114,57 @@ def _run(text: Text, matches: Matches) -> MatchRun:
     )
 
 
-def rate_of(tokens: Sequence[int], seconds: Sequence[float]) -> Estimate:
+def rate_of(tokens: Sequence[float], seconds: Sequence[float]) -> Estimate:
     """Return tokens over seconds, sums both, with the interval of texts drawn again."""
-    counts, times = np.array(tokens, dtype=np.float64), np.array(seconds)
-    low, high = interval_95(
-        range(len(counts)), lambda drawn: float(counts[drawn.astype(int)].sum() / times[drawn.astype(int)].sum())
-    )
-    return float(counts.sum() / times.sum()), low, high
+    return ratio_of_sums(list(zip(tokens, seconds, strict=True)), lambda sums: sums[..., 0] / sums[..., 1])
 
 
-def paired(over: Outcome, under: Outcome) -> list[float]:
-    """Return how many times as fast ``over`` wrote each text that both have."""
-    both = [number for number in over.numbers if number in under.texts]
-    return [under.texts[number].s_per_token / over.texts[number].s_per_token for number in both]
+def ratio_of(over: Sequence[Outcome], under: Sequence[Outcome]) -> Estimate | None:
+    """Return the rate of some cells over that of others, on the texts that both have; texts are drawn in pairs.
+
+    Cells are paired by temperature. None where no text is in both.
+    """
+    rows = [
+        (mine.timed_tokens, mine.seconds, theirs.timed_tokens, theirs.seconds)
+        for first, second in _alike(over, under)
+        for mine, theirs in _both(first, second)
+    ]
+    return _ratio(rows)
+
+
+def ratio_to_bound(outcomes: Sequence[Outcome]) -> Estimate | None:
+    """Return the rate of some cells over that of the clairvoyant bound on their texts."""
+    rows = [
+        (text.timed_tokens, text.seconds, len(text.ids) - 1, bound_s)
+        for outcome in outcomes
+        for text, bound_s in zip((outcome.texts[number] for number in outcome.numbers), outcome.bound_s(), strict=True)
+    ]
+    return _ratio(rows)
+
+
+def _ratio(rows: Sequence[tuple[float, float, float, float]]) -> Estimate | None:
+    if not rows:
+        return None
+    return ratio_of_sums(rows, rate_over_rate)
+
+
+def rate_over_rate(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for [..., 4], tokens and seconds of two cells, the ratio of their rates."""
+    ratios: NDArray[np.float64] = sums[..., 0] / sums[..., 1] / (sums[..., 2] / sums[..., 3])
+    return ratios
+
+
+def _alike(over: Sequence[Outcome], under: Sequence[Outcome]) -> Iterator[tuple[Outcome, Outcome]]:
+    for mine in over:
+        for theirs in under:
+            if mine.wanted.cell.models.temperature == theirs.wanted.cell.models.temperature:
+                yield mine, theirs
+
+
+def _both(over: Outcome, under: Outcome) -> Iterator[tuple[Text, Text]]:
+    for number in over.numbers:
+        if number in under.texts:
+            yield over.texts[number], under.texts[number]
 
 
 def mismatches(outcomes: Iterable[Outcome]) -> int:

@@ -17,11 +17,20 @@ from bench.radio_outcome import Estimate
 from bench.radio_report import CellReport, Report
 from bench.schedules import SCHEDULES
 
-WIDTH_IN, HEIGHT_IN = 5.6, 4.3  # narrow, so that a phone need not shrink the words much
+WIDTH_IN, HEIGHT_IN = 5.6, 4.9  # narrow, so that a phone need not shrink the words much
 BOUND_COLOUR = "#111111"
-COLOURS = {"edge": OTHER_COLOUR, "sync": DOWN_COLOUR, "edge-spec": UP_COLOUR, "edge-lookup": "#8a6d1d"}
-SPARE_COLOURS = ("#3f8f5b", "#7b4fa3", "#b03060", "#2f8f9d", "#5a5a2f")
-MARKERS = "so^vDPXd<>"
+COLOURS = {
+    "edge": OTHER_COLOUR,
+    "sync": DOWN_COLOUR,
+    "pipelined": "#3f8f5b",
+    "run-ahead": "#b03060",
+    "hybrid": "#7b4fa3",
+    "hybrid-lookup": "#b08fd0",
+    "edge-spec": UP_COLOUR,
+    "edge-lookup": "#8a6d1d",
+}
+SPARE_COLOURS = ("#2f8f9d", "#8c8c3a", "#c98a9e")
+MARKERS = "so^vDPXd<>*p"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.figures import Result, interval_95
 from bench.radio_cells import Extent, link_name
-from bench.radio_outcome import Estimate, Outcome, paired
+from bench.radio_outcome import Estimate, Outcome, ratio_of
 
 FILE = "radio.json"
 SHOWN_TEXTS = 4
@@ -104,7 +104,7 @@ def _cell(
     cell, texts, tokens = outcome.wanted.cell, list(outcome.texts.values()), outcome.tokens
     paced = cell.models.target is not None
     base = next((other for other in outcomes if _is_base(other, outcome)), None)
-    ratios = paired(outcome, base) if base is not None and base is not outcome else []
+    over_edge = ratio_of([outcome], [base]) if base is not None and base is not outcome else None
     return CellReport(
         name=outcome.name,
         schedule=cell.schedule,
@@ -123,9 +123,9 @@ def _cell(
         first_token_ms=_median([text.arrivals_s[0] * 1e3 for text in texts]),
         bytes_up=sum(text.link_bytes[0] for text in texts) / tokens,
         bytes_down=sum(text.link_bytes[1] for text in texts) / tokens,
-        edge_ms=sum(text.pass_s for text in texts) / tokens * 1e3,
+        edge_ms=sum(text.edge_s for text in texts) / tokens * 1e3,
         device_ms=sum(text.draft_s for text in texts) / tokens * 1e3,
-        over_edge=_median(ratios) if ratios else None,
+        over_edge=over_edge,
         simulated=1 / simulated[outcome.name][1] if outcome.name in simulated else None,
         stairs=[_stairs(outcome, number) for number in outcome.numbers[:SHOWN_TEXTS]],
     )

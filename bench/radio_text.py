@@ -6,11 +6,15 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from airdraft.core.types import Plan
+
 MAX_TOKENS = 96
 """More than any answer to a word problem has; a text that reaches it ends there, in every schedule."""
 
 NOISE_SEED = 20260
 """Of the noisy copies, at either end: which paths they err at."""
+
+NOBODY_DRAFTS = Plan(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +24,7 @@ class TextOrder:
     edge: str  # where to connect: a relay
     prompt: str
     drafter: str = "none"  # none, demo, or noisy:ACCEPTANCE
-    draft_length: int = 0
-    outstanding: int = 1
+    plan: Plan = NOBODY_DRAFTS
     draft_s: float | None = None  # a drafted token; None is the drafter's own pace
     temperature: float = 0.0
     seed: int = 0
@@ -58,12 +61,13 @@ class Text:
     bytes_up: int = 0  # protobuf messages
     bytes_down: int = 0
     draft_s: float = 0.0  # the device's drafter at work
-    pass_s: float = 0.0  # the edge's models at work
+    pass_s: float = 0.0  # of the edge's passes that committed something, its own drafts included
     drafted: int = 0
     accepted: int = 0
     reattached: int = 0
     draft_late_s: list[float] = field(default_factory=list)  # by which paced steps ended late
     pass_late_s: list[float] = field(default_factory=list)  # the edge's; filled in by who asks the edge
+    edge_s: float = 0.0  # for which the edge's models were at work, whatever came of it; filled in likewise
     link_bytes: tuple[int, int] = (0, 0)  # up and down on the link, connection and gRPC's framing included
     runs: int = 1  # how often it was written until the pace held
 
@@ -96,7 +100,7 @@ def order_of(line: str) -> Order:
     content: dict[str, Any] = json.loads(line)
     if content.pop("order") == MatchOrder.__name__:
         return MatchOrder(**content | {"answer": tuple(content["answer"])})
-    return TextOrder(**content)
+    return TextOrder(**content | {"plan": Plan(**content["plan"])})
 
 
 def answer_line(answer: Text | Matches) -> str:

@@ -15,6 +15,7 @@ from random import Random
 import numpy as np
 
 from airdraft.core.drafting import Drafter, NgramDrafter
+from airdraft.core.rows import HALF_BYTES
 from airdraft.core.types import Plan
 from airdraft.link.bound import ClairvoyantBound
 from airdraft.link.shaping import Constant, Shape
@@ -73,12 +74,15 @@ def simulated(cell: Cell, runs: Sequence[MatchRun], overheads: Overheads = IDEAL
     if target is None:
         raise ValueError("a simulation needs a stated cost of a pass")
     schedule = SCHEDULES[cell.schedule]
-    edge_drafts = schedule.edge_drafter != "none"
     own_draft_s = cell.models.draft_s if schedule.edge_drafter == "model" else 0.0
     conduct = Conduct(
-        Plan(cell.draft_length if schedule.device_drafts else 0, schedule.outstanding),
-        own_draft_tokens=cell.draft_length if edge_drafts else 0,
+        schedule.plan(cell.draft_length),
+        own_draft_tokens=schedule.own_length(cell.draft_length),
         own_drafter=_OWN_DRAFTERS[schedule.edge_drafter],
+        run_ahead=schedule.run_ahead,
+        row_bytes=HALF_BYTES * cell.models.vocabulary if schedule.split else 0,
+        overtaking=schedule.run_ahead,
+        bonus=schedule.bonus,
     )
     costs, random = (
         Costs(cell.models.draft_s, by_positions(target.seconds), own_draft_s),

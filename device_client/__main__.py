@@ -57,7 +57,14 @@ def generate(
             "--draft-length",
             "--num-speculative-tokens",
             "--spec-draft-n-max",
-            help="Tokens drafted a round; 0 drafts nothing. [default: 4]",
+            help="Tokens of a synchronous frame; 0 drafts nothing. [default: 4]",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            help="sync: draft, send, wait; pipelined: draft on while earlier tokens fly; auto: pipelined with a model. "
+            "[default: auto]"
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the text; drawn when not given.")] = None,
@@ -102,6 +109,30 @@ def resume(
     """
     settings = _settings(locals(), config)
     _ask(lambda command, cache: command.resume(journal, settings, cache, quiet=as_json), journal, as_json=as_json)
+
+
+@app.command()
+def radio(
+    source: Annotated[
+        str, typer.Option(help="auto, termux, iw[:INTERFACE], modem-manager[:MODEM] or recorded:FILE.")
+    ] = "auto",
+    every_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two readings.")] = 1.0,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many readings. [default: never]")] = None,
+) -> None:
+    """Print what this machine's radio says of its link, a JSON object a line; what is not known is left out.
+
+    Exit codes: 0 ok, 2 usage or no source is left, 130 interrupted.
+    """
+    from device_client.radio.lines import print_lines
+
+    try:
+        printed = asyncio.run(print_lines(source, every_seconds, count))
+    except ValueError as error:
+        raise _fail(str(error), Exit.USAGE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if not printed:
+        raise _fail("no source of radio facts is left; docs/radio.md lists what each needs", Exit.USAGE)
 
 
 def _settings(options: dict[str, Any], config: Path | None) -> DeviceSettings:

@@ -8,6 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from airdraft.settings import Addresses, ProcessSettings
+from device_client.plan import Schedule
 
 
 class DeviceSettings(ProcessSettings):
@@ -20,6 +21,7 @@ class DeviceSettings(ProcessSettings):
     draft_model: str = "ngram"
     draft_revision: str | None = None
     max_tokens: int = Field(default=256, ge=0)
+    schedule: Schedule = "auto"
     draft_length: int = Field(default=4, ge=0, le=512)
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     temperature: float = Field(default=0.0, ge=0)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from airdraft.core.errors import ModelMismatch, TooLong, Unsupported
 from airdraft.core.sampling import check
 from airdraft.core.session import Committed, DeviceSession, Journalled, Reattachment
-from airdraft.core.types import Limits, Plan, Sampling
+from airdraft.core.types import Limits, Sampling
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
 from device_client.attach import kept_tokenizer, meet
@@ -23,6 +23,7 @@ from device_client.display import Display, make_display
 from device_client.drafters import load_drafter
 from device_client.generation import Costs, Generation
 from device_client.journal import Head, Journal
+from device_client.plan import Schedule, plan_of
 from device_client.report import Report
 from device_client.roaming import Roaming
 
@@ -94,7 +95,7 @@ async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet:
         edges = settings.edge if "edge" in settings.model_fields_set else head.edges
         around = await _meet(settings, edges, settings.reconnect_seconds, cache, quiet=quiet, head=head)
         async with around.connection:
-            return await _run(_session_of(kept, around.description.limits), around, kept)
+            return await _run(_session_of(kept, around.description.limits, settings.schedule), around, kept)
 
 
 def sampling_of(settings: DeviceSettings) -> Sampling:
@@ -136,7 +137,7 @@ def open_session(
         stop_ids=description.stop_ids,
         max_tokens=min(settings.max_tokens, room),
         limits=description.limits,
-        plan=Plan(settings.draft_length),
+        plan=plan_of(settings.schedule, settings.draft_model, settings.draft_length),
     )
 
 
@@ -157,7 +158,7 @@ def _head(session: DeviceSession, around: _Surroundings) -> Head:
     )
 
 
-def _session_of(kept: Journal, limits: Limits) -> DeviceSession:
+def _session_of(kept: Journal, limits: Limits, schedule: Schedule) -> DeviceSession:
     head = kept.head
     return DeviceSession(
         head.session_id,
@@ -167,7 +168,7 @@ def _session_of(kept: Journal, limits: Limits) -> DeviceSession:
         stop_ids=head.stop_ids,
         max_tokens=head.max_tokens,
         limits=limits,
-        plan=Plan(head.draft_length),
+        plan=plan_of(schedule, head.draft_model, head.draft_length),
         journalled=Journalled(kept.epoch, tuple(kept.ids), kept.receipt, kept.stop),
     )
 
@@ -202,7 +203,7 @@ async def _meet(
 
 def _retold(kept: Journal, settings: DeviceSettings, tokenizer: Tokenizer, *, quiet: bool) -> Report:
     """Show a text that had ended; no edge is needed for it."""
-    session, display = _session_of(kept, Limits(0)), make_display(quiet=quiet)
+    session, display = _session_of(kept, Limits(0), settings.schedule), make_display(quiet=quiet)
     with display.showing(tokenizer):
         display.committed(Committed(session.prompt_length, tuple(kept.ids), (), kept.stop))
     return Report(settings, kept.head.model_name, session, display.text, Traffic(), Costs(), 0.0, 0.0, 0)

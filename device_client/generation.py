@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Protocol, Self
 
 from airdraft.core.drafting import Drafter
 from airdraft.core.errors import Draining, EdgeUnreachable, SpecError, error_of
-from airdraft.core.session import Committed, DeviceSession, DraftWork, Liveness, Lost, Output
+from airdraft.core.session import Committed, DeviceSession, DraftWork, Liveness, Lost, Output, Overtaking
 from airdraft.core.types import Commit, DeviceFrame, Drain, Limits, Ping, StopReason, Timing
 from airdraft.tasks import told
 from airdraft.wire.client import EdgeStream
@@ -102,6 +102,7 @@ class Generation:
         self.session = session
         self.round_trip_s: float | None = None  # smoothed, of the last stream
         self._drafter, self._watcher, self._journal = drafter, watcher, journal
+        session.overtaking = Overtaking(clock, lambda: self.round_trip_s)
         self._may_leave = may_leave
         self._clock = clock
         self._outgoing: asyncio.Queue[DeviceFrame | None] = asyncio.Queue()

@@ -58,9 +58,20 @@ def serve(
         int | None, typer.Option(help="Cache rows of all sessions together. [default: what memory gives]")
     ] = None,
     step_positions: Annotated[int | None, typer.Option(help="Positions of one pass. [default: 512]")] = None,
+    run_ahead: Annotated[
+        bool | None,
+        typer.Option("--run-ahead/--no-run-ahead", help="Go ahead of devices whose draft has not come. [default: yes]"),
+    ] = None,
+    favour: Annotated[
+        str | None,
+        typer.Option(
+            help="What drafts save where many devices share an edge that runs ahead: their own speed, or edge-time, "
+            "and then none is slower than without drafts. [default: speed]"
+        ),
+    ] = None,
     edge_draft_model: Annotated[
         str | None,
-        typer.Option(help="Drafts for devices that idle: none, ngram, demo, a folder or a hub id. [default: ngram]"),
+        typer.Option(help="Drafts where no device does: none, ngram, demo, a folder or a hub id. [default: ngram]"),
     ] = None,
     edge_draft_length: Annotated[int | None, typer.Option(help="Tokens that it drafts a pass. [default: 4]")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Time to finish after SIGTERM. [default: 20]")] = None,

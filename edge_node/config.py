@@ -44,6 +44,8 @@ class EdgeSettings(ProcessSettings):
     resume_seconds: float = Field(default=60.0, ge=0)
     kv_tokens: int | None = Field(default=None, ge=2)
     step_positions: int = Field(default=512, ge=1)
+    run_ahead: bool = True
+    favour: Literal["speed", "edge-time"] = "speed"
     edge_draft_model: str = "ngram"
     edge_draft_length: int = Field(default=4, ge=1, le=64)
     drain_seconds: float = Field(default=20.0, ge=0)

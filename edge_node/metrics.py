@@ -182,7 +182,8 @@ class EdgeMetrics:
             return
         self._drafts.inc()
         self._draft_tokens.inc(work.nodes)
-        self._by_drafter[Drafter.EDGE if work.own else Drafter.DEVICE].inc(work.nodes)
+        self._by_drafter[Drafter.EDGE].inc(work.own)
+        self._by_drafter[Drafter.DEVICE].inc(work.nodes - work.own)
         self._drafted_at.add(draft_depth(work))
         accepted = origins.count(Origin.ACCEPTED) + origins.count(Origin.EDGE_DRAFT)
         if accepted:

@@ -14,9 +14,13 @@ from typing import Generic, TypeVar
 
 from airdraft.core.session import Wish
 from airdraft.core.types import Work
+from coordinator.policy.costs import PassCost
 
 PREFILL_SHARE = 4
 """One in so many of a step's positions is kept for prefill where one waits."""
+
+MOST_HELD = 3.0
+"""In fixed costs of a step: for how long one is held back for more drafts at most."""
 
 Who = TypeVar("Who")
 
@@ -49,6 +53,41 @@ def gathered_by(now_s: float, began_s: float, ready: int, due_s: Sequence[float]
         if due - began_s <= most_s * min(1.0, 2 * joiners / ready):
             best_s = due
     return best_s
+
+
+def held_until(now_s: float, began_s: float, by_s: Sequence[float | None], fixed_s: float) -> float:
+    """Return until when a free engine holds a step back whose sessions' devices draft all the time.
+
+    began_s  when it could have begun
+    by_s     until when each that would join can wait (``RunAhead.begins_by``); None cannot
+
+    The longer, the more drafts it verifies at one fixed cost. The poorest sets the pace; nobody waits for longer than
+    ``MOST_HELD`` fixed costs.
+    """
+    limits = [by for by in by_s if by is not None]
+    if len(limits) < len(by_s) or not limits:
+        return now_s
+    return max(now_s, min(*limits, began_s + MOST_HELD * fixed_s))
+
+
+def worth_verifying(drafts: Sequence[tuple[int, float]], cost: PassCost) -> list[int]:
+    """Return how many nodes of each session's draft a step takes, where ``drafts`` are (nodes, acceptance).
+
+    Every session gets a token anyway. A node further down is worth its chance of a token more; it is taken while that
+    is more tokens a second than the step has without it: the most tokens in an edge second (Dinkelbach's ratio).
+    """
+    chances = sorted(
+        ((chance**depth, session) for session, (nodes, chance) in enumerate(drafts) for depth in range(1, nodes + 1)),
+        reverse=True,
+    )
+    taken, tokens, seconds = [0] * len(drafts), float(len(drafts)), cost.seconds(len(drafts))
+    for chance, session in chances:
+        if chance * seconds < tokens * cost.per_position_s:
+            break
+        taken[session] += 1
+        tokens += chance
+        seconds += cost.per_position_s
+    return taken
 
 
 class Turns(Generic[Who]):

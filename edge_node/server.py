@@ -92,6 +92,8 @@ class EdgeServer:
             keep_s=settings.resume_seconds,
             receipts=receipt_key(settings.receipt_key),
             own_text_only=settings.own_text_only,
+            run_ahead=settings.run_ahead,
+            thrifty=settings.favour == "edge-time",
             own_draft_tokens=0 if settings.edge_draft_model == "none" else settings.edge_draft_length,
         )
         self._settings, self._report = settings, report

@@ -35,6 +35,7 @@ from airdraft.core.types import (
 )
 from airdraft.wire.describe import Description
 from airdraft.wire.pulse import Pulse
+from coordinator.policy.costs import PassCost
 from edge_node.kv_pool import KvPool
 from edge_node.metrics import Ended
 from edge_node.sessions import Entry, SessionTable
@@ -169,9 +170,9 @@ class EdgeService:
         """Return whose sessions these are: everybody's, until devices prove who they are."""
         return ""
 
-    def _quote(self) -> Quote | None:
-        cost = self._stepping.cost
-        return Quote(cost.fixed_s, cost.per_position_s) if cost is not None else None
+    def _quote(self) -> Quote:
+        cost = self._stepping.cost or PassCost(0.0)  # not known before the first pass
+        return Quote(cost.fixed_s, cost.per_position_s, runs_ahead=self.sessions.terms.run_ahead)
 
     def _check(self, opened: Open) -> None:
         """Raise what stands between this device and a session here."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from airdraft.core.errors import Overloaded, SpecError, Superseded
 from airdraft.core.receipts import ReceiptKey
-from airdraft.core.session import PASS_NODES, EdgeSession
+from airdraft.core.session import PASS_NODES, Company, EdgeSession, RunAhead
 from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, RefusalCode, Refused
 from coordinator.policy.own_draft import OwnDraftLength
 from edge_node.kv_pool import KvPool, PoolFull
@@ -67,6 +67,7 @@ class Entry:
     most_rows: int = 0  # cache rows that it ever had: what is computed below is a replay
     own_draft_s: float = 0.0  # what it took, until the pass that verifies it
     own_length: OwnDraftLength = field(default_factory=lambda: OwnDraftLength(0))  # how much it is worth to write
+    run_ahead: RunAhead | None = None  # the session's rule, where it goes ahead of its device
     suspect: bool = False  # the engine did not survive the last step that this session was in
 
     def send(self, frames: list[EdgeFrame]) -> None:
@@ -87,8 +88,11 @@ class Terms:
     most           sessions at once
     keep_s         how long one without a stream is kept
     receipts       what commits are signed with; ``own_text_only`` takes no answer that was not signed so
-    own_draft_tokens  how many tokens the edge drafts for an idle device at most, where it has a drafter;
+    own_draft_tokens  how many tokens the edge drafts for a pass at most, where it has a drafter;
                    ``own_draft_adapts`` makes them fewer where few are accepted
+    run_ahead      go ahead of a device whose draft has not come
+    thrifty        hold steps of many sessions back for drafts; what these save is edge time then, else speed
+    bonus          commit the target's own token after a draft that was right
 
     """
 
@@ -98,6 +102,9 @@ class Terms:
     own_text_only: bool = False
     own_draft_tokens: int = 0
     own_draft_adapts: bool = True
+    run_ahead: bool = False
+    thrifty: bool = False
+    bonus: bool = True
 
 
 class SessionTable:
@@ -107,6 +114,7 @@ class SessionTable:
         """Begin empty, and without a pool: nobody is admitted before ``begin``."""
         self.terms, self.metrics = terms, metrics
         self.evictions = 0
+        self.company = Company(thrifty=terms.thrifty)  # of those that go ahead; who puts steps together keeps it
         self.on_forgotten: Callable[[Entry], object] = lambda entry: None
         self._entries: dict[tuple[str, bytes], Entry] = {}
         self._pool: KvPool | None = None
@@ -230,19 +238,22 @@ class SessionTable:
 
     def _new(self, opened: Open, limits: Limits, tenant: str) -> Entry:
         terms = self.terms
+        run_ahead = RunAhead(self._clock, self.company) if terms.run_ahead else None
         session = EdgeSession(
             opened,
             limits,
             terms.receipts,
             own_text_only=terms.own_text_only,
             own_draft_tokens=terms.own_draft_tokens,
+            run_ahead=run_ahead,
+            bonus=terms.bonus,
         )
         self.sweep()
         if len(self._entries) >= terms.most:
             self._make_room()
         self._admitted += 1
         own_length = OwnDraftLength(terms.own_draft_tokens)
-        return Entry(session, self._admitted, tenant, left_at=self._clock(), own_length=own_length)
+        return Entry(session, self._admitted, tenant, left_at=self._clock(), own_length=own_length, run_ahead=run_ahead)
 
     def _make_kv_room(self, entry: Entry) -> None:
         """Reserve the rows of the longest text, taking them from sessions whose device is gone, the longest gone first.

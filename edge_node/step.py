@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from airdraft.core.rows import TargetRow
 from airdraft.core.types import Sampling, Span
 
 
@@ -37,6 +38,7 @@ class Item(Struct, frozen=True):
     span: Span
     sampling: Sampling
     paths: tuple[tuple[int, ...], ...] | None = None  # ids up to and with each wanted row, where a penalty reads them
+    row: bool = False  # the row where the walk along the choices leaves the span's drafts is wanted too
 
 
 class Step(Struct, frozen=True, tag=True):
@@ -53,6 +55,7 @@ class Outcome(Struct, frozen=True):
     choices: tuple[int, ...] = ()
     near_ties: tuple[int, ...] = ()  # indices of the choices that rounding could have turned
     failure: str = ""  # one line; the item's rows are as if it had not run
+    row: TargetRow | None = None  # where ``Item.row`` asked for it and a draft was missed
 
 
 class StepDone(Struct, frozen=True, tag=True):

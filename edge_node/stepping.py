@@ -1,13 +1,14 @@
 """One step after the other: who joins, what the engine is asked, and what its answer does to the sessions.
 
 A step is put together when the one before has ended, from whoever is ready at that moment, so that it holds the latest
-drafts. The engine does one thing at a time: a step, or tokens of the edge's own drafter for those who idle.
+drafts. The engine does one thing at a time: a step, or tokens of the edge's own drafter where a device's line is short.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,8 +20,9 @@ from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
 from coordinator.policy.own_draft import OwnDraftLength
 from edge_node.engine_process import EngineDied
+from edge_node.gathering import Gathering
 from edge_node.metrics import Ended, Occupancy
-from edge_node.scheduling import Turns, Waiting, gathered_by
+from edge_node.scheduling import Turns, Waiting
 from edge_node.sessions import Entry, SessionTable
 from edge_node.step import Drafted, DraftItem, DraftStep, Item, Outcome, Step, StepDone
 
@@ -75,8 +77,8 @@ class Stepping:
         self._engine: Engine | None = None
         self._busy = False
         self._widening = False
-        self._gathers = gathers
-        self._gathering: tuple[float, asyncio.TimerHandle] | None = None  # since when, and what ends it
+        self._alarm: asyncio.TimerHandle | None = None
+        self._gathering = Gathering(sessions, clock, self._go, gathers=gathers)
         self._ready: dict[Entry, None] = {}  # who may have work, in the order of their wait
         self._undrafted: list[int] = []  # sessions that the drafter may forget
         self._drafted_last = False
@@ -100,9 +102,8 @@ class Stepping:
     def stop(self) -> None:
         """Ask the engine nothing more."""
         self._engine = None
-        if self._gathering is not None:
-            self._gathering[1].cancel()
-            self._gathering = None
+        self._wake_at(math.inf)
+        self._gathering.end()
 
     # ---- events ----
 
@@ -116,6 +117,8 @@ class Stepping:
         elif entry.session.live_nodes:
             entry.answers.came(now_s)
         self._ready[entry] = None
+        if self._gathering.joins(entry):
+            return
         if not self._busy and not self._widening and self._engine is not None:
             self._widen(now_s + self._widen_s)
 
@@ -144,9 +147,11 @@ class Stepping:
             second()
 
     def _step(self) -> bool:
+        self._gathering.counted(self.cost)
         waiting = self._waiting()
-        if self._gather(waiting):
+        if self._gathering.waits(waiting, self.cost):
             return True
+        waiting = self._gathering.worth(waiting, self.cost)
         suspects = [one for one in waiting if one.who.suspect]
         chosen = self._turns.choose(suspects[:1] or waiting, self._prefill_positions())
         if not chosen:
@@ -154,10 +159,15 @@ class Stepping:
         now, works, items = self._clock(), [], []
         for entry, positions in chosen:
             work = entry.session.next_pass(positions)
-            assert work is not None
+            if work is None:  # asked a moment later it would rather wait for a draft
+                continue
             self._sessions.pool.pin(entry, work.span.start + len(work.span.tokens))
             works.append((entry, work, now - entry.ready_at))
             items.append(self._item(entry, work))
+        if not items:
+            if self._waiting():  # sets the alarm for those that wait; who does not is asked again at once
+                self._wake_at(self._clock())
+            return False
         self._number += 1
         self._drafted_last = False
         step = Step(self._number, tuple(items), self._sessions.pool.take_fills())
@@ -183,26 +193,9 @@ class Stepping:
             )
         )
 
-    def _gather(self, waiting: Sequence[Waiting[Entry]]) -> bool:
-        """Say whether the step waits for more drafts; an event or a timer asks again."""
-        since_s = self._clock()
-        if self._gathering is not None:
-            since_s = self._gathering[0]
-            self._gathering[1].cancel()
-            self._gathering = None
-        if not waiting or not self._gathers or (cost := self.cost) is None:
-            return False
-        now_s = self._clock()
-        here = {one.who for one in waiting}
-        due = [due for entry in self._sessions if entry not in here and (due := entry.answers.due) is not None]
-        until_s = gathered_by(now_s, since_s, len(waiting), due, cost.fixed_s)
-        if until_s <= now_s:
-            return False
-        self._gathering = since_s, asyncio.get_running_loop().call_later(until_s - now_s, self._go)
-        return True
-
     def _waiting(self) -> list[Waiting[Entry]]:
         waiting: list[Waiting[Entry]] = []
+        wakes_s = math.inf
         for entry in list(self._ready):
             try:
                 wish = self._wish(entry)
@@ -212,9 +205,21 @@ class Stepping:
                 continue
             if wish is not None:
                 waiting.append(Waiting(entry, entry.tenant, wish, entry.ready_at))
+            elif entry in self._sessions.pool and entry.session.wakes_s is not None:
+                wakes_s = min(wakes_s, entry.session.wakes_s)
             elif entry not in self._sessions.pool or not entry.session.own_draft_due:
                 del self._ready[entry]
+        self._wake_at(wakes_s)
         return waiting
+
+    def _wake_at(self, when_s: float) -> None:
+        """Ask again when the first of those that sit the step out has waited long enough."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if when_s < math.inf:
+            delay_s = max(0.0, when_s - self._clock())
+            self._alarm = asyncio.get_running_loop().call_later(delay_s, self._go)
 
     def _wish(self, entry: Entry) -> Wish | None:
         session, pool = entry.session, self._sessions.pool
@@ -233,7 +238,7 @@ class Stepping:
         paths = None
         if not isinstance(work.prefix, range):
             paths = tuple(tuple(path) for path in work.row_paths())
-        return Item(self._sessions.pool.extent_of(entry), work.span, work.sampling, paths)
+        return Item(self._sessions.pool.extent_of(entry), work.span, work.sampling, paths, work.row)
 
     def _prefill_positions(self) -> int | None:
         cost = self.cost
@@ -258,7 +263,8 @@ class Stepping:
             return
         if done.positions:
             self._line.add(done.positions, done.pass_s)
-        self._metrics.stepped(done, self.cost)
+            self._gathering.stepped(done.pass_s)
+        counts: list[Callable[[], None]] = []
         for (entry, work, queue_s), outcome in zip(works, done.outcomes, strict=True):
             if outcome.failure:
                 entry.session.lost_pass(work)
@@ -266,29 +272,33 @@ class Stepping:
                 self._give_up(entry, outcome.failure)
                 continue
             try:
-                self._pass(entry, work, outcome, Timing(queue_s, done.pass_s + entry.own_draft_s))
+                counts.append(self._pass(entry, work, outcome, Timing(queue_s, done.pass_s + entry.own_draft_s)))
             except Exception as error:  # a bug in one session must not end the others
                 log.exception("a session could not take its pass")
                 self._give_up(entry, f"{type(error).__name__} in the session")
         self._go()
+        self._metrics.stepped(done, self.cost)  # while the engine is at the next step
+        for count in counts:
+            count()
         if not self._busy:
             self._show(0, 0)
 
-    def _pass(self, entry: Entry, work: Pass, outcome: Outcome, timing: Timing) -> None:
+    def _pass(self, entry: Entry, work: Pass, outcome: Outcome, timing: Timing) -> Callable[[], None]:
+        """Let a session take its pass; return what is to be counted of it."""
         session = entry.session
         entry.own_draft_s, entry.suspect = 0.0, False
-        frames = session.finished_pass(work, PassResult(outcome.choices, timing))
+        frames = session.finished_pass(work, PassResult(outcome.choices, timing, outcome.row))
         if entry in self._sessions.pool:
             self._sessions.pool.advanced(entry, session.rows_in_place)
-        self._count(entry, work, outcome, timing, frames)
         entry.send(frames)
-        if self._sessions.terms.own_draft_adapts and (work.own or work.work is Work.DECODE):
+        if self._sessions.terms.own_draft_adapts and (work.own or work.work in (Work.DECODE, Work.RUN_AHEAD)):
             self._choose_own_length(entry, work, frames)
         if frames and session.attached and not session.idle and session.stop is None:
             entry.answers.owed_since = self._clock()
         if not session.finished:
             entry.ready_at = self._clock() if frames else entry.ready_at  # a prefill keeps its place in the queue
             self._ready[entry] = None
+        return partial(self._count, entry, work, outcome, timing, frames)
 
     def _count(self, entry: Entry, work: Pass, outcome: Outcome, timing: Timing, frames: Sequence[EdgeFrame]) -> None:
         self._metrics.passed(work, timing, frames, near_ties=outcome.near_ties)
@@ -302,8 +312,11 @@ class Stepping:
 
     def _choose_own_length(self, entry: Entry, work: Pass, frames: Sequence[EdgeFrame]) -> None:
         for frame in frames:
-            if work.own and isinstance(frame, Commit):
-                entry.own_length.saw(work.nodes, frame.origins.count(Origin.EDGE_DRAFT))
+            # What hangs under a draft of the device that was wrong was not judged; side by side with the device's line
+            # only its misses would count.
+            judged = work.own and work.span.parents is None
+            if judged and isinstance(frame, Commit) and frame.origins.count(Origin.ACCEPTED) == work.nodes - work.own:
+                entry.own_length.saw(work.own, frame.origins.count(Origin.EDGE_DRAFT))
         entry.session.own_draft_tokens = entry.own_length.best(self.cost, self._draft_s)
 
     def _give_up(self, entry: Entry, reason: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
-from airdraft.core.types import EdgeFrame, Refused
+from airdraft.core.types import Commit, EdgeFrame, Refused
 
 QUEUE_FRAMES = 1024
 """Frames that may wait for a slow stream; the protocol bounds them far below, by acks and by credits."""
@@ -32,6 +33,8 @@ class Stream:
         if self._frames.full():
             self._choked()
             return
+        if isinstance(frame, Commit) and frame.row is not None and not self._frames.empty():
+            frame = replace(frame, row=None)  # the device can do without, and a slow one must not pile rows up here
         self._frames.put_nowait(frame)
         if isinstance(frame, Refused) and frame.ends_stream:
             self.end()

@@ -17,8 +17,9 @@ class Drafter(Protocol):
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens that may follow ``path``; fewer mean that there is no more to say.
 
-        ``path`` is prompt, committed text and what was drafted since. ``cancelled`` is asked before each token; once it
-        says yes the proposal is void and may be cut short.
+        ``path`` is prompt, committed text and what was drafted since. ``cancelled`` is asked before each token,
+        and in the midst of one as often as a drafter can; once it says yes the proposal is void and is cut short: what
+        was being written is given up.
         """
         ...
 

@@ -146,6 +146,15 @@ class DraftTree:
                 alive[node.path_hash] = node
         self.nodes = alive
 
+    def line(self, end: bytes) -> list[Node] | None:
+        """Return the nodes where they are one line from the text that ends in this hash; None where they branch."""
+        line = list(self.nodes.values())
+        for node in line:
+            if node.parent_hash != end:
+                return None
+            end = node.path_hash
+        return line
+
     def kill(self, seq: int) -> None:
         """Drop the nodes of a refused frame and all under them."""
         dead: set[bytes] = set()

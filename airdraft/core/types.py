@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from airdraft.core.acceptance_chain import SparseQ
+from airdraft.core.rows import TargetRow
 
 PROTOCOL_VERSION = 1
 SAMPLER_VERSION = "gumbel-splitmix64-1"
@@ -69,10 +70,13 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the device drafts. One frame outstanding is the synchronous schedule."""
+    """How the device drafts. One frame outstanding and none ahead is the synchronous schedule."""
 
     draft_length: int  # tokens a frame; 0 leaves all to the edge
     outstanding: int = 1  # frames in flight at once
+    ahead: int = 0  # frames drafted past those in flight, and a guess of the token between, to go up in their turn
+    first_alone: bool = False  # what is drafted first after a commit contradicted the draft goes up at once
+    split: bool = False  # probabilities go up with the drafts, and what replaces a miss is drawn here, from a row
 
 
 class Origin(IntEnum):
@@ -144,6 +148,7 @@ class Open:
     prefix_start: int | None  # where the ``Prefix`` frames that follow begin; None where none follow
     receipt: bytes = b""  # of the last commit; empty where none was given
     protocol_version: int = PROTOCOL_VERSION
+    rows: bool = False  # commits are to bring the target's row where a draft was missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,7 @@ class Draft:
     parents: tuple[int, ...] | None = None  # index of each node's parent in ``ids``, -1 for the base; None is a chain
     idle: bool = False  # nothing of the device is on its way until its next frame with ids
     q: tuple[SparseQ, ...] | None = None  # what each id was sampled from; the exact rule never reads it
+    probabilities: tuple[float, ...] | None = None  # the drafter's own of each id; nor does it read these
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +222,7 @@ class Commit:
     stop: StopReason | None = None
     timing: Timing = Timing()
     receipt: bytes = b""  # the edge's word for all ids up to ``length``; opaque to the device
+    row: TargetRow | None = None  # that the last id, a recovered one, was drawn from; where ``Open.rows`` asked for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +298,9 @@ class Pass:
     last_seq: int
     nodes: int  # how many of the span's last tokens are draft nodes
     prefix: Sequence[int]  # the committed ids; only its length is true where no setting reads the ids (``row_paths``)
-    own: bool = False  # the draft nodes are of the edge's own drafter
+    own: int = 0  # how many of the draft nodes, the last ones, only the edge's own drafter wrote
     work: Work = Work.VERIFY
+    row: bool = False  # the target's row is wanted too, where the walk along its choices leaves the draft
 
     def row_paths(self) -> list[Sequence[int]]:
         """Return, for each wanted row, the ids up to and with it: the path of the token that is chosen there."""
@@ -326,3 +334,4 @@ class PassResult:
 
     choices: tuple[int, ...]
     timing: Timing = Timing()
+    row: TargetRow | None = None  # where ``Pass.row`` asked for it, and the walk along the choices leaves the draft

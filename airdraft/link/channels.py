@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from airdraft.core.radio_facts import RadioFacts
 from airdraft.link.cellular import markov_lte, walk
 from airdraft.link.random_processes import dwelling, gauss_markov, lognormal, neighbouring, repetitions
 from airdraft.link.timeline import (
@@ -18,7 +19,6 @@ from airdraft.link.timeline import (
     Constructor,
     Direction,
     Radio,
-    RadioFacts,
     Series,
     steps_in,
 )

@@ -22,6 +22,12 @@ from airdraft.core.types import Span
 YIELD_S = 0.002
 """The last of a wait is spent in naps: a long sleep may end that late on a quiet virtual machine, a nap rarely."""
 
+NAP_S = 0.0001
+"""A shorter sleep is not worth its timer."""
+
+ASK_S = 0.0005
+"""How often a wait that may be cut short looks whether it is."""
+
 Place = TypeVar("Place", contravariant=True)
 Rows = TypeVar("Rows")
 Fill = TypeVar("Fill", contravariant=True)
@@ -67,14 +73,23 @@ class Pacer:
         self.clock = clock
         self._sleep = sleep
 
-    def until(self, due_s: float) -> None:
-        """Return at ``due_s`` by the clock, at once where it is past."""
-        ahead = due_s - self.clock() - YIELD_S
-        if ahead > 0:
-            self._sleep(ahead)
+    def until(self, due_s: float, cancelled: Callable[[], bool] | None = None) -> bool:
+        """Return at ``due_s`` by the clock, at once where it is past; or soon after ``cancelled`` says yes.
+
+        Says whether the time was waited for; a wait that was cut short is not late.
+        """
+        while (ahead := due_s - self.clock() - YIELD_S) > 0:
+            if cancelled is not None and cancelled():
+                return False
+            self._sleep(ahead if cancelled is None else min(ahead, ASK_S))
         while (now := self.clock()) < due_s:
-            self._sleep(0)  # a nap of some 0.05 ms, in which other threads run
+            if cancelled is not None and cancelled():
+                return False
+            # Half of what remains may end late and still be early; the last is naps of some 0.05 ms.
+            half = (due_s - now) / 2
+            self._sleep(min(half, ASK_S) if half > NAP_S else 0)
         self.late_s.append(now - due_s)
+        return True
 
     def take_late_s(self) -> list[float]:
         """Return the entries so far and forget them."""
@@ -125,16 +140,15 @@ class PacedDrafter:
     pacer: Pacer
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
-        """Return up to ``count`` tokens after ``path``; a void draft ends with the step under way, as a model's would.
+        """Return up to ``count`` tokens after ``path``; a void draft ends at once, without the token under way.
 
         What the drafter cannot say costs nothing.
         """
         began_s, written = self.pacer.clock(), list(path)
         for number in range(1, count + 1):
             token = [] if cancelled() else self.drafter.propose(written, 1, cancelled)
-            if not token:
+            if not token or not self.pacer.until(began_s + number * self.draft_s, cancelled):
                 break
-            self.pacer.until(began_s + number * self.draft_s)
             written += token
         return written[len(path) :]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airdraft.core.types import Commit, DeviceFrame, Draft, EdgeFrame, Finish, Open, Opened, Prefix
+from airdraft.core.types import Commit, DeviceFrame, Draft, EdgeFrame, Finish, Open, Opened, Origin, Prefix
 from airdraft.link.sim_engine import StepCost
 
 FRAMING_BYTES = 14
@@ -21,11 +21,24 @@ _MESSAGE_BYTES: dict[type[DeviceFrame | EdgeFrame], tuple[int, int]] = {
 """Bytes of a message and of each id in it, to a few bytes: what counts up is written with as few bytes as it needs."""
 
 
-def message_bytes(frame: DeviceFrame | EdgeFrame) -> int:
-    """Return the bytes of a frame's message, as both ends count them."""
+_PROBABILITIES_BYTES = (2, 4)  # of a draft that tells them, and of each
+_ROW_TAG_BYTES = 4
+
+
+def message_bytes(frame: DeviceFrame | EdgeFrame, row_bytes: int = 0) -> int:
+    """Return the bytes of a frame's message, as both ends count them.
+
+    ``row_bytes`` has the row that comes down with a recovered token; 0 where none was asked for. Simulated targets have
+    none, so that the frame itself is without.
+    """
     fixed, each = _MESSAGE_BYTES[type(frame)]
     ids = len(frame.ids) if isinstance(frame, (Draft, Commit, Prefix)) else 0
-    return fixed + each * ids
+    size = fixed + each * ids
+    if isinstance(frame, Draft) and frame.probabilities is not None:
+        size += _PROBABILITIES_BYTES[0] + _PROBABILITIES_BYTES[1] * ids
+    if row_bytes and isinstance(frame, Commit) and frame.origins[-1:] == (Origin.RECOVERED,):
+        size += _ROW_TAG_BYTES + row_bytes
+    return size
 
 
 @dataclass(frozen=True, slots=True)

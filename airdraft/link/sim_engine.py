@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from airdraft.core.session import Company, RunAhead, Wish
 from airdraft.core.types import DraftWork, Pass, Span
 from airdraft.link.virtual_time import Agenda
 
@@ -23,21 +24,48 @@ class Session(Protocol):
     """What the engine works for."""
 
     number: int  # its place in the turns
+    over: bool
+    run_ahead: RunAhead | None  # what decides whether it goes ahead of its device
 
-    def next_pass(self) -> Pass | None:
-        """Return the session's next pass, which is then at work."""
+    def wish(self) -> Wish | None:
+        """Return what the session would do in the next step."""
+        ...
+
+    def next_pass(self, positions: int | None = None) -> Pass | None:
+        """Return the session's next pass, of at most so many positions, which is then at work."""
         ...
 
     def own_draft(self) -> tuple[DraftWork, float] | None:
         """Return what the edge is to draft for the session, which is then at work, and the seconds that it takes."""
         ...
 
-    def passed(self, work: Pass, share_s: float) -> None:
-        """Take a pass's end, and this session's share of the engine's seconds."""
+    def passed(self, work: Pass, step_s: float, share_s: float) -> None:
+        """Take the end of a pass in a step of ``step_s``, and this session's share of the engine's seconds."""
         ...
 
     def own_drafted(self, work: DraftWork) -> None:
         """Take the end of what the edge drafted."""
+        ...
+
+
+class Gather(Protocol):
+    """Who decides when a step begins that all may join who have a use for it."""
+
+    company: Company
+
+    def begins_s(
+        self, now_s: float, free_s: float, step_s: float, ready: Sequence[tuple[Session, Wish]], sessions: int
+    ) -> float:
+        """Return when the step begins, ``now_s`` for at once.
+
+        free_s    since when the engine is free
+        step_s    what the last step took
+        sessions  all that have begun and are not over
+        """
+        ...
+
+    def positions(self, ready: Sequence[tuple[Session, Wish]]) -> list[int]:
+        """Return how many positions each gets, at most those that it wishes for."""
         ...
 
 
@@ -114,7 +142,7 @@ class Engine:
     def _stepped(self, step: list[tuple[Session, Pass]], seconds: float) -> None:
         self._busy = False
         for session, work in step:
-            session.passed(work, seconds / len(step))
+            session.passed(work, seconds, seconds / len(step))
             self._queue(session)
         self._start()
 
@@ -122,3 +150,63 @@ class Engine:
         self._busy = False
         session.own_drafted(work)
         self.ready(session)
+
+
+class GatheringEngine(Engine):
+    """An engine whose steps begin when ``gather`` says so, and take all that have a use for them."""
+
+    def __init__(self, agenda: Agenda, step_s: StepCost, gather: Gather, *, overhead_s: float = 0.0) -> None:
+        super().__init__(agenda, step_s, overhead_s=overhead_s)
+        self.log: list[tuple[float, float, int, int]] = []  # of each step: when, seconds, positions, sessions
+        self._gather = gather
+        self._sessions: dict[int, Session] = {}
+        self._free_s = 0.0
+        self._held: set[int] = set()  # who joins the step that is held back
+        self._alarm: object = None  # the event that ends that
+        self._last_s = 0.0  # what the last step took
+
+    def ready(self, session: Session) -> None:
+        """See to a session after an event; one more draft of who joins anyway changes nothing."""
+        self._sessions.setdefault(session.number, session)
+        if session.number not in self._held:
+            self._start()
+
+    def _queue(self, session: Session) -> None:
+        pass
+
+    def _start(self) -> None:
+        if self._busy:
+            return
+        self._sessions = {number: session for number, session in self._sessions.items() if not session.over}
+        sessions = list(self._sessions.values())
+        ready = [(session, wish) for session in sessions if (wish := session.wish()) is not None]
+        if ready:
+            now_s = self._agenda.now
+            begins_s = self._gather.begins_s(now_s, self._free_s, self._last_s, ready, len(sessions))
+            if begins_s > now_s:
+                self._held = {session.number for session, _ in ready}
+                self._ask_again(begins_s)
+                return
+            self._held, self._alarm = set(), None
+            granted = zip(ready, self._gather.positions(ready), strict=True)
+            passes = [(session, session.next_pass(positions)) for (session, _), positions in granted]
+            step = [(session, work) for session, work in passes if work is not None]
+            if step:  # a session may have a use for it and then sit it out: it comes back by itself
+                self._step(step)
+            return
+        for session in sessions:
+            draft = session.own_draft()
+            if draft is not None:
+                self._busy = True
+                self._agenda.at(self._agenda.now + draft[1], partial(self._own_drafted, session, draft[0]))
+                return
+
+    def _ask_again(self, when_s: float) -> None:
+        alarm = self._alarm = object()
+        self._agenda.at(when_s, lambda: self._start() if alarm is self._alarm else None)
+
+    def _stepped(self, step: list[tuple[Session, Pass]], seconds: float) -> None:
+        positions = sum(len(work.span.tokens) for _, work in step)
+        self.log.append((self._agenda.now - seconds - self._overhead_s, seconds, positions, len(step)))
+        self._free_s, self._last_s = self._agenda.now, seconds
+        super()._stepped(step, seconds)

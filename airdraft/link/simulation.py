@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 
 from airdraft.core.drafting import Drafter
-from airdraft.core.session import Committed, DeviceSession, EdgeSession
+from airdraft.core.session import Committed, Company, DeviceSession, EdgeSession, RunAhead, Wish
 from airdraft.core.session.device import Output
+from airdraft.core.session.overtaking import Overtaking
 from airdraft.core.types import (
     DeviceFrame,
     Draft,
@@ -26,16 +27,19 @@ from airdraft.core.types import (
     Identity,
     Limits,
     Open,
+    Opened,
     Origin,
     Pass,
     PassResult,
     Plan,
     Prefix,
+    Quote,
     Sampling,
+    Timing,
 )
 from airdraft.link.shaping import Air, Shape, Stream
 from airdraft.link.sim_costs import FRAMING_BYTES, IDEAL, Costs, Overheads, message_bytes
-from airdraft.link.sim_engine import Engine
+from airdraft.link.sim_engine import Engine, Gather, GatheringEngine
 from airdraft.link.sim_text import MatchDrafter, MatchRun, TextRows
 from airdraft.link.virtual_time import Agenda
 
@@ -54,6 +58,10 @@ class Conduct:
     limits: Limits = ENDLESS
     own_draft_tokens: int = 0  # that the edge drafts for a pass while the device idles
     own_drafter: Callable[[MatchRun], Drafter] = MatchDrafter  # of the edge
+    run_ahead: bool = False  # the edge goes ahead of a device whose draft has not come
+    overtaking: bool = False  # and the device rests where its drafts would come too late
+    row_bytes: int = 0  # of the row that comes down with a recovered token; 0: the device asks for none
+    bonus: bool = True  # the edge commits its own token after a draft that was right
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,9 @@ class Generation:
         self.over = False
         self.outcome = SimulatedText(world.agenda.now)
         self._world, self._agenda, self._link, self._conduct = world, world.agenda, link, conduct
+        self._up_s: float | None = None  # the last frame's time on the way
+        self._down_s: float | None = None
+        overtaking = Overtaking(lambda: world.agenda.now, self._round_trip_s) if conduct.overtaking else None
         self._device = DeviceSession(
             number.to_bytes(16, "little"),
             _IDENTITY,
@@ -117,8 +128,10 @@ class Generation:
             max_tokens=run.most,
             limits=conduct.limits,
             plan=conduct.plan,
+            overtaking=overtaking,
         )
         self._edge: EdgeSession | None = None
+        self.run_ahead = RunAhead(lambda: world.agenda.now, world.company) if conduct.run_ahead else None
         self._rows = TextRows(run)
         self._drafter = MatchDrafter(run)
         self._own_drafter = conduct.own_drafter(run)
@@ -126,8 +139,13 @@ class Generation:
         self._work: DraftWork | None = None  # what the device's drafter is at
         self._tokens: list[int] = []  # and will have written
         self._draft_starts_s = 0.0
+        self._drafts_on = False  # the draft that is about to begin goes on from one that has just ended
         self._draft_ends: object = None  # the event that ends it
         self._own_tokens: list[int] = []  # what the edge's drafter is writing
+
+    def _round_trip_s(self) -> float | None:
+        """Return what the pump of a real device would have measured."""
+        return None if self._up_s is None or self._down_s is None else self._up_s + self._down_s
 
     def begin(self) -> None:
         """Attach."""
@@ -156,16 +174,18 @@ class Generation:
             return
         self._work = work
         self._tokens = self._drafter.propose(work.path, work.count, lambda: False)
-        self._draft_starts_s = self._agenda.now + self._world.overheads.round_s
+        # A drafter that goes on from what it has just written waits for nobody.
+        self._draft_starts_s = self._agenda.now + (0.0 if self._drafts_on else self._world.overheads.round_s)
         self._end_draft(self._draft_starts_s + len(self._tokens) * self._world.draft_step_s)
 
     def _cut_short(self) -> None:
-        """Let the drafter stop after the token that it is at."""
-        step_s, started_s = self._world.draft_step_s, self._draft_starts_s
-        begun = max(0, math.ceil((self._agenda.now - started_s) / step_s - _ON_STEP)) if step_s else 0
-        if begun < len(self._tokens):
-            del self._tokens[begun:]
-            self._end_draft(max(started_s + begun * step_s, self._agenda.now))
+        """Let the drafter stop at once: the token that it is at is given up."""
+        step_s, worked_s = self._world.draft_step_s, self._agenda.now - self._draft_starts_s
+        written = max(0, math.floor(worked_s / step_s + _ON_STEP)) if step_s else len(self._tokens)
+        if written < len(self._tokens):
+            del self._tokens[written:]
+            self.outcome.draft_s += max(0.0, worked_s - written * step_s)
+            self._end_draft(self._agenda.now)
 
     def _end_draft(self, when: float) -> None:
         event = self._draft_ends = object()
@@ -175,12 +195,15 @@ class Generation:
         assert self._work is not None
         work, self._work = self._work, None
         self.outcome.draft_s += len(self._tokens) * self._world.draft_step_s
+        self._drafts_on = True
         self._device_does(self._device.drafted(work, self._tokens))
+        self._drafts_on = False
 
     def _send_up(self, frame: DeviceFrame) -> None:
         size = message_bytes(frame)
         self.outcome.bytes_up += size
         arrives_s = self._link.up.arrival_s(self._agenda.now + self._world.overheads.up_s, size + FRAMING_BYTES)
+        self._up_s = arrives_s - self._agenda.now
         self._agenda.at(arrives_s, partial(self._edge_takes, frame))
 
     def _finished(self) -> None:
@@ -194,8 +217,12 @@ class Generation:
     def _edge_takes(self, frame: DeviceFrame) -> None:
         if isinstance(frame, Open):
             own = self._conduct.own_draft_tokens
-            self._edge = EdgeSession(frame, self._conduct.limits, own_draft_tokens=own)
-            self._edge_says(self._edge.attach(frame))
+            self._edge = EdgeSession(
+                frame, self._conduct.limits, own_draft_tokens=own, run_ahead=self.run_ahead, bonus=self._conduct.bonus
+            )
+            quote = Quote(runs_ahead=self._conduct.run_ahead)
+            frames = self._edge.attach(frame)
+            self._edge_says([replace(it, quote=quote) if isinstance(it, Opened) else it for it in frames])
         else:
             assert self._edge is not None
             self._edge_says(self._edge.received(frame))
@@ -203,24 +230,41 @@ class Generation:
 
     def _edge_says(self, frames: Sequence[EdgeFrame]) -> None:
         for frame in frames:
-            size = message_bytes(frame)
+            size = message_bytes(frame, self._conduct.row_bytes)
             self.outcome.bytes_down += size
             arrives_s = self._link.down.arrival_s(self._agenda.now + self._world.overheads.down_s, size + FRAMING_BYTES)
+            self._down_s = arrives_s - self._agenda.now
             self._agenda.at(arrives_s, partial(self._device_takes, frame))
 
     def _device_takes(self, frame: EdgeFrame) -> None:
         self._device_does(self._device.received(frame))
 
-    def next_pass(self) -> Pass | None:
-        """Return the session's next pass."""
-        return self._edge.next_pass() if self._edge is not None else None
+    def wish(self) -> Wish | None:
+        """Return what the session would do in the next step; one that sits it out is asked again by itself."""
+        if self._edge is None:
+            return None
+        wish = self._edge.wish()
+        self._wakes()
+        return wish
 
-    def passed(self, work: Pass, share_s: float) -> None:
+    def next_pass(self, positions: int | None = None) -> Pass | None:
+        """Return the session's next pass, of at most so many positions; one that sits the step out comes back."""
+        if self._edge is None:
+            return None
+        work = self._edge.next_pass() if positions is None else self._edge.next_pass(positions)
+        self._wakes()
+        return work
+
+    def _wakes(self) -> None:
+        if self._edge is not None and self._edge.wakes_s is not None:
+            self._agenda.at(self._edge.wakes_s, partial(self._world.engine.ready, self))
+
+    def passed(self, work: Pass, step_s: float, share_s: float) -> None:
         """Commit what a pass decided."""
         assert self._edge is not None
         self.outcome.passes += 1
         self.outcome.pass_s += share_s
-        self._edge_says(self._edge.finished_pass(work, PassResult(self._rows.extend(work.span))))
+        self._edge_says(self._edge.finished_pass(work, PassResult(self._rows.extend(work.span), Timing(pass_s=step_s))))
 
     def own_draft(self) -> tuple[DraftWork, float] | None:
         """Return what the edge's own drafter is to write, and the seconds; it is written at once, and kept."""
@@ -244,12 +288,21 @@ class Generation:
 class World:
     """Virtual time, an edge with one engine, and what everything costs."""
 
-    def __init__(self, costs: Costs, overheads: Overheads = IDEAL, *, sessions_a_step: int = 1) -> None:
+    def __init__(
+        self, costs: Costs, overheads: Overheads = IDEAL, *, sessions_a_step: int = 1, gather: Gather | None = None
+    ) -> None:
+        """Begin at 0 s; ``gather`` says when steps begin, and all join: without it a session's work begins one."""
         self.agenda = Agenda()
         self.overheads = overheads
         self.draft_step_s = costs.draft_s + overheads.draft_step_s
         self.own_draft_step_s = costs.own_draft_s + overheads.draft_step_s
-        self.engine = Engine(self.agenda, costs.step_s, overhead_s=overheads.pass_s, sessions_a_step=sessions_a_step)
+        self.company = gather.company if gather is not None else Company()
+        held_s = overheads.pass_s
+        self.engine = (
+            Engine(self.agenda, costs.step_s, overhead_s=held_s, sessions_a_step=sessions_a_step)
+            if gather is None
+            else GatheringEngine(self.agenda, costs.step_s, gather, overhead_s=held_s)
+        )
 
     def one_by_one(self, runs: Sequence[MatchRun], conduct: Conduct, link: Link) -> list[SimulatedText]:
         """Write the texts one after the other over one link; return what each came to.

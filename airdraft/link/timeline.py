@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from airdraft.core.radio_facts import RadioFacts
+
 Series = NDArray[np.float64]
 
 MBIT_S = 125_000.0  # bytes per second in a megabit per second
@@ -128,18 +130,6 @@ def _steady_steps(rates: Series, delays: Series) -> NDArray[np.int64]:
     return np.asarray(after[np.searchsorted(after, here)] - here + 1, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class RadioFacts:
-    """What a radio reports at one time; None where it does not say."""
-
-    rsrp_dbm: float | None
-    rsrq_db: float | None
-    sinr_db: float | None
-    neighbour_rsrp_dbm: float | None
-    cell: int | None
-    speed_m_s: float | None
-
-
 NO_CELL = -1
 
 
@@ -164,6 +154,7 @@ class Radio:
         index = _sample(at_s, self.step_s, len(self.cell))
         cell = int(self.cell[index])
         return RadioFacts(
+            when_s=at_s,
             rsrp_dbm=_known(self.rsrp_dbm[index]),
             rsrq_db=_known(self.rsrq_db[index]),
             sinr_db=_known(self.sinr_db[index]),

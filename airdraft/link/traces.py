@@ -138,7 +138,7 @@ def ucc_5g(
     acknowledgements, and no capacity. ``rtt_s`` replaces the pings, and is needed where there is none.
     """
     rows = read_table(path, UCC_COLUMNS)
-    in_force = _in_force([row.line for row in rows], np.array([_second(row) for row in rows]), step_s)
+    in_force = _in_force([row.line for row in rows], np.array([second_of(row) for row in rows]), step_s)
     radio = _ucc_radio(rows, in_force, step_s)
     down_kbit_s = np.array([row.real("DL_bitrate", least=0.0) for row in rows])
     pings_ms = np.array([row.known("PINGAVG", least=0.0) for row in rows])
@@ -163,7 +163,8 @@ def ucc_5g(
     )
 
 
-def _second(row: Row) -> float:
+def second_of(row: Row) -> float:
+    """Return a row's Timestamp in seconds since 1970. Raises ValueError with file and line."""
     try:
         at = datetime.strptime(row.cells["Timestamp"], "%Y.%m.%d_%H.%M.%S")
     except ValueError:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from airdraft.core.errors import Draining, EdgeFault, EdgeUnreachable, SpecError, error_of
-from airdraft.core.session import Committed, DeviceSession, Journalled, Liveness, Lost, Output, Reattachment
+from airdraft.core.session import Committed, DeviceSession, Journalled, Liveness, Lost, Output, Overtaking, Reattachment
 from airdraft.core.types import (
     DeviceFrame,
+    DraftWork,
     Drain,
     EdgeFrame,
     Limits,
@@ -58,6 +59,10 @@ class DeviceWitness(Protocol):
         """See a frame before it leaves."""
         ...
 
+    def device_drafts(self, device: DeviceProcess, work: DraftWork) -> None:
+        """See what the drafter is asked for."""
+        ...
+
     def failed(self, device: DeviceProcess, edge: str, error: SpecError) -> None:
         """See why an attempt or a stream failed."""
         ...
@@ -91,6 +96,7 @@ class DeviceProcess(Process):
             limits=limits,
             plan=wish.plan,
             journalled=Journalled(journal.epoch, tuple(journal.ids), journal.receipt, journal.stop),
+            overtaking=Overtaking(lambda: self.now, self._round_trip_s) if wish.rests else None,
         )
         self.over = journal.stop is not None  # all of the text was shown
         self.gave_up: SpecError | None = None  # why the program ended without it
@@ -109,6 +115,9 @@ class DeviceProcess(Process):
     def running(self) -> bool:
         """Return whether the process still works at its text."""
         return self.alive and not self.over and self.gave_up is None
+
+    def _round_trip_s(self) -> float | None:
+        return None if self._life is None else self._life.round_trip_s
 
     def start(self) -> None:
         """Show what the journal holds, then go on with it."""
@@ -283,6 +292,7 @@ class DeviceProcess(Process):
         work = None if self._drafting or not self.running else self.session.draft_work()
         if work is None:
             return
+        self._witness.device_drafts(self, work)
         tokens = chained(self._draft, work)
         self._drafting = True
 

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from airdraft.core.errors import Draining, SpecError, refusal
 from airdraft.core.receipts import ReceiptKey
+from airdraft.core.rows import TargetRow
 from airdraft.core.session import EdgeSession, Liveness
+from airdraft.core.session.passes import walked
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -29,6 +31,7 @@ from airdraft.core.types import (
     RefusalCode,
     Refused,
     Sampling,
+    Timing,
 )
 from airdraft.link.virtual_stream import End, Process, Stream
 from airdraft.link.virtual_time import Agenda, Delay, NextDraft, RowEngine, chained
@@ -40,8 +43,17 @@ RETRY_S = 0.2
 """What a draining edge tells devices to wait before they come again."""
 
 
-Core = Callable[[Open, Limits, ReceiptKey | None], EdgeSession]
-"""What makes a session of a device's first attach."""
+Row = Callable[[Sequence[int], Sampling, Sequence[int]], TargetRow]
+"""The target's logits where a ``Choice`` is made of them."""
+
+Clock = Callable[[], float]
+Core = Callable[[Open, Limits, ReceiptKey | None, Clock], EdgeSession]
+"""What makes a session of a device's first attach; the clock is the edge's own."""
+
+
+def waiting_core(opened: Open, limits: Limits, receipts: ReceiptKey | None, clock: Clock) -> EdgeSession:
+    """Return a session that waits for its device's drafts."""
+    return EdgeSession(opened, limits, receipts)
 
 
 class EdgeWitness(Protocol):
@@ -55,6 +67,14 @@ class EdgeWitness(Protocol):
         """See text that an edge committed, be there a stream to tell it or none."""
         ...
 
+    def edge_runs(self, edge: EdgeProcess, entry: Entry, work: Pass) -> None:
+        """See a pass before it runs."""
+        ...
+
+    def edge_rests(self, edge: EdgeProcess, entry: Entry) -> None:
+        """See a session that has no pass to run now."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -66,6 +86,7 @@ class Entry:
     streams: dict[int, Stream] = field(default_factory=dict)  # by epoch
     refuse: bool = False  # the next draft is refused, and the stream goes on
     evict: bool | None = None  # once the pass in flight is over; True takes the ids too
+    wakes_s: float | None = None  # when a session that sits the step out is asked again
 
 
 class EdgeProcess(Process):
@@ -82,8 +103,9 @@ class EdgeProcess(Process):
         receipts: ReceiptKey | None = None,
         pass_s: Delay = lambda: 0.005,
         offset_s: float = 0.0,
-        core: Core = EdgeSession,
+        core: Core = waiting_core,
         draft: NextDraft = lambda path: None,
+        row: Row | None = None,
     ) -> None:
         super().__init__(agenda, name, offset_s)
         self.limits, self.receipts = limits, receipts
@@ -91,7 +113,7 @@ class EdgeProcess(Process):
         self.draining = False
         self.lies: Callable[[], bool] = lambda: False  # asked before each commit leaves
         self._choose, self._witness, self._pass_s = choose, witness, pass_s
-        self._core, self._draft = core, draft
+        self._core, self._draft, self._row = core, draft, row
         self._entries: dict[Stream, Entry] = {}
         self._lives: dict[Stream, Liveness] = {}
         self._over: set[Stream] = set()
@@ -134,7 +156,7 @@ class EdgeProcess(Process):
             raise Draining("this edge is going away; attach elsewhere", retry_after_s=RETRY_S)
         entry = self.sessions.get(opened.session_id)
         if entry is None or entry.session.finished:
-            session = self._core(opened, self.limits, self.receipts)
+            session = self._core(opened, self.limits, self.receipts, lambda: self.now)
             entry = self.sessions[opened.session_id] = Entry(opened, session, RowEngine(lambda path: 0))
         try:
             frames = entry.session.attach(opened)
@@ -204,13 +226,42 @@ class EdgeProcess(Process):
         if wish is not None:
             self.after(self._pass_s() / 4, lambda: self._drafted(entry, wish))
         work = entry.session.next_pass()
+        self._wake(entry, None if work is not None else entry.session.wakes_s)
         if work is None:
+            self._witness.edge_rests(self, entry)
             return
+        self._witness.edge_runs(self, entry, work)
         rows = entry.engine.paths(work.span)
         choices = tuple(
             self._choose(row, work.sampling, path) for row, path in zip(rows, work.row_paths(), strict=True)
         )
-        self.after(self._pass_s(), lambda: self._ran(entry, work, PassResult(choices)))
+        pass_s = self._pass_s()
+        result = PassResult(choices, Timing(pass_s=pass_s), self._wanted_row(entry, work, rows, choices))
+        self.after(pass_s, lambda: self._ran(entry, work, result))
+
+    def _wanted_row(
+        self, entry: Entry, work: Pass, rows: Sequence[Sequence[int]], choices: Sequence[int]
+    ) -> TargetRow | None:
+        """Return the target's row where the walk along its choices leaves the draft, if the pass asks for it."""
+        if self._row is None or not work.row:
+            return None
+        path = walked(work, choices, entry.session._text.ending).path
+        last = path[-1] + 1 if path else 0
+        return self._row(rows[last], work.sampling, work.row_paths()[last])
+
+    def _wake(self, entry: Entry, until_s: float | None) -> None:
+        """Ask a session that sits the step out again at that time, unless it is asked before; one timer is enough."""
+        if until_s == entry.wakes_s:
+            return
+        entry.wakes_s = until_s
+
+        def ring() -> None:
+            if entry.wakes_s == until_s:
+                entry.wakes_s = None
+                self._run(entry)
+
+        if until_s is not None:
+            self.at(until_s, ring)
 
     def _drafted(self, entry: Entry, wish: DraftWork) -> None:
         entry.session.own_drafted(wish, chained(self._draft, wish))

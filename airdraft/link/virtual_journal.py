@@ -21,6 +21,7 @@ class Wish:
     plan: Plan
     edges: tuple[str, ...]
     give_up_s: float
+    rests: bool = False  # the device drafts nothing behind an edge that it is not likely to overtake
 
 
 Record = int | Committed  # an epoch about to be used, or a commit

@@ -94,7 +94,8 @@ class Process:
 class Link:
     """The way between a device and an edge, for as long as the world stands; times are the agenda's."""
 
-    delay: Delay
+    up: Delay
+    down: Delay
     dark_until: float = 0.0  # nothing passes before, and nobody is told
     refused_until: float = 0.0  # who dials before is told that there is no way
 
@@ -115,6 +116,7 @@ class Pipe(Generic[Frame]):
 
     agenda: Agenda
     link: Link
+    delay: Delay  # the link's, in this direction
     receiver: Process
     take: Callable[[Frame | End], None]
     open: bool = True
@@ -126,7 +128,7 @@ class Pipe(Generic[Frame]):
         if not self.open:
             return
         start = max(self.agenda.now, self.link.dark_until)
-        self._latest = max(self._latest, start + self.link.delay())
+        self._latest = max(self._latest, start + self.delay())
         self._flight.append((self._latest, frame))
         self.agenda.at(self._latest, self._arrive)
 

@@ -14,16 +14,20 @@ from functools import partial
 from typing import Literal, Protocol
 
 from airdraft.core.receipts import ReceiptKey
-from airdraft.core.session import EdgeSession
+from airdraft.core.rows import TargetRow
 from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, Sampling
 from airdraft.link.virtual_device import DeviceProcess, DeviceWitness
-from airdraft.link.virtual_edge import Core, EdgeProcess, EdgeWitness, Entry
+from airdraft.link.virtual_edge import Core, EdgeProcess, EdgeWitness, Entry, waiting_core
 from airdraft.link.virtual_journal import Journal, Wish
 from airdraft.link.virtual_stream import End, Link, Pipe, Process, Stream
 from airdraft.link.virtual_time import Agenda, Delay, NextDraft
 
 Told = Literal["both", "device", "edge", "nobody"]
 """Who learns at once that a stream is gone; the others find out by its silence."""
+
+
+Ways = Callable[[Agenda], tuple[Delay, Delay]]
+"""What makes the delays of a link, up and down, of the clock that they are read at."""
 
 
 class Witness(EdgeWitness, DeviceWitness, Protocol):
@@ -68,7 +72,10 @@ class World:
     draft: NextDraft
     witness: Witness
     wire: Wire = field(default_factory=Wire)
-    core: Core = EdgeSession
+    core: Core = waiting_core
+    own_draft: NextDraft | None = None  # of an edge's own drafter; None: the device's
+    ways: Ways | None = None  # None: a frame takes up to the scene's ``delay_s``
+    row: Callable[[str, Sequence[int], Sampling, Sequence[int]], TargetRow] | None = None  # what ``choose`` reads
     agenda: Agenda = field(default_factory=Agenda)
     edges: dict[str, EdgeProcess] = field(default_factory=dict)
     devices: list[DeviceProcess] = field(default_factory=list)  # dead ones too; the last one is the user's newest
@@ -135,7 +142,8 @@ class World:
             receipts=ReceiptKey(plan.secret) if plan.secret else None,
             pass_s=self._up_to(self.scene.pass_s),
             core=self.core,
-            draft=self.draft,
+            draft=self.own_draft or self.draft,
+            row=partial(self.row, name) if self.row is not None else None,
             offset_s=self._offset_s(),
         )
 
@@ -145,15 +153,15 @@ class World:
         """Reach for an edge, as ``virtual_device.Network`` says."""
         link = self._link(device.name, edge)
         if self.agenda.now < link.refused_until:
-            self.agenda.at(self.agenda.now + link.delay(), lambda: device.soon(lambda: answer(None)))
+            self.agenda.at(self.agenda.now + link.down(), lambda: device.soon(lambda: answer(None)))
             return
 
         def knock() -> None:
             process = self.edges[edge]
             limits = self.wire.described(process.limits) if process.alive else None
-            self.agenda.at(self.agenda.now + link.delay(), lambda: device.soon(lambda: answer(limits)))
+            self.agenda.at(self.agenda.now + link.down(), lambda: device.soon(lambda: answer(limits)))
 
-        arrival = max(self.agenda.now, link.dark_until) + link.delay()
+        arrival = max(self.agenda.now, link.dark_until) + link.up()
         self.agenda.at(arrival, lambda: self.edges[edge].soon(knock) if self.edges[edge].alive else knock())
 
     def call(self, device: DeviceProcess, edge: str, epoch: int) -> Stream:
@@ -176,13 +184,17 @@ class World:
                 device.take(stream, frame if isinstance(frame, End) else self.wire.down(frame))
 
         nowhere = Process(self.agenda, name)
-        stream.up = Pipe(self.agenda, link, process, up)
-        stream.down = Pipe(self.agenda, link, device or nowhere, down)
+        stream.up = Pipe(self.agenda, link, link.up, process, up)
+        stream.down = Pipe(self.agenda, link, link.down, device or nowhere, down)
         self._homes[stream] = (device, process)
         return stream
 
     def _link(self, device: str, edge: str) -> Link:
-        return self.links.setdefault((device, edge), Link(self._up_to(self.scene.delay_s)))
+        known = self.links.get((device, edge))
+        if known is None:
+            some = self._up_to(self.scene.delay_s)
+            known = self.links[device, edge] = Link(*(self.ways(self.agenda) if self.ways else (some, some)))
+        return known
 
     def _offset_s(self) -> float:
         return self.scene.clock_offset_s * (2 * self.chance.random() - 1)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.paths import HASH_BYTES
+from airdraft.core.rows import FULL_BYTES, HALF_BYTES, TargetRow
 
 MAX_MESSAGE_BYTES = 64 * 1024
-"""Largest message on a stream, either way."""
+"""Largest message on a stream, either way, a ``Commit`` that brings a row of the target's aside."""
 
 MAX_POSITION = 1 << 30
 """No length is greater: sums of two stay far from the width of the wire's integers."""
@@ -47,6 +48,15 @@ def checked_receipt(value: bytes) -> bytes:
     """Return a receipt from outside, or the empty one."""
     require(len(value) <= MAX_RECEIPT_BYTES, "receipt", f"{len(value)} bytes, at most {MAX_RECEIPT_BYTES} allowed")
     return value
+
+
+def checked_row(value: bytes, vocabulary: int) -> TargetRow | None:
+    """Return a row from outside, whose length tells its type; None where there is none."""
+    if not value:
+        return None
+    fits = len(value) in (HALF_BYTES * vocabulary, FULL_BYTES * vocabulary)
+    require(fits, "row", f"{len(value)} bytes are no row of a vocabulary of {vocabulary}")
+    return TargetRow(value, half=len(value) == HALF_BYTES * vocabulary)
 
 
 def hash_to_int(path_hash: bytes) -> int:

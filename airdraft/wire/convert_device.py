@@ -37,6 +37,7 @@ def draft_to_proto(draft: Draft) -> pb.Draft:
         parents=None if draft.parents is None else [parent + 1 for parent in draft.parents],
         idle=draft.idle,
         q=None if draft.q is None else [_q_to_proto(q) for q in draft.q],
+        probabilities=draft.probabilities,
     )
 
 
@@ -52,6 +53,9 @@ def draft_from_proto(message: pb.Draft, vocabulary: int, limits: Limits) -> Draf
     q = tuple(_q_from_proto(entry, vocabulary) for entry in message.q) if message.q else None
     require(q is None or len(q) == len(ids), "q", "one distribution an id")
     require(q is None or all(token in known.ids for token, known in zip(ids, q, strict=True)), "q", "lacks its own id")
+    probabilities = tuple(message.probabilities) or None
+    require(probabilities is None or len(probabilities) == len(ids), "probabilities", "one an id")
+    require(all(0 <= one <= 1 for one in probabilities or ()), "probabilities", "outside 0 to 1")  # as a NaN is
     return Draft(
         checked_epoch(message.epoch),
         message.seq,
@@ -62,6 +66,7 @@ def draft_from_proto(message: pb.Draft, vocabulary: int, limits: Limits) -> Draf
         parents,
         message.idle,
         q,
+        probabilities,
     )
 
 
@@ -99,6 +104,7 @@ def open_to_proto(opened: Open) -> pb.Open:
         digest=opened.digest,
         prefix_start=opened.prefix_start,
         receipt=opened.receipt,
+        rows=opened.rows,
     )
 
 
@@ -122,6 +128,7 @@ def open_from_proto(message: pb.Open, vocabulary: int) -> Open:
         checked_position(message.prefix_start, "prefix_start") if message.HasField("prefix_start") else None,
         checked_receipt(message.receipt),
         message.protocol_version,
+        message.rows,
     )
 
 

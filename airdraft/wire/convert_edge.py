@@ -26,6 +26,7 @@ from airdraft.wire.checks import (
     checked_ids,
     checked_position,
     checked_receipt,
+    checked_row,
     hash_from_int,
     hash_to_int,
     require,
@@ -168,6 +169,7 @@ def commit_to_proto(commit: Commit) -> pb.Commit:
         queue_us=round(commit.timing.queue_s * _MICROSECONDS),
         pass_us=round(commit.timing.pass_s * _MICROSECONDS),
         receipt=commit.receipt,
+        row=b"" if commit.row is None else commit.row.data,
     )
 
 
@@ -178,6 +180,9 @@ def commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
     require(len(message.origins) == len(ids), "origins", "one origin a token")
     require(all(origin in _ORIGINS for origin in message.origins), "origins", "an origin of an unknown kind")
     require(message.stop in (0, *StopReason), "stop", "a reason of an unknown kind")
+    origins = tuple(Origin(origin) for origin in message.origins)
+    row = checked_row(message.row, vocabulary)
+    require(row is None or origins[-1:] == (Origin.RECOVERED,), "row", "its last id is no recovered one")
     return Commit(
         checked_epoch(message.epoch),
         base,
@@ -185,10 +190,11 @@ def commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
         base + len(ids),
         hash_from_int(message.path_hash),
         message.last_seq,
-        tuple(Origin(origin) for origin in message.origins),
+        origins,
         StopReason(message.stop) if message.stop else None,
         Timing(message.queue_us / _MICROSECONDS, message.pass_us / _MICROSECONDS),
         checked_receipt(message.receipt),
+        row,
     )
 
 

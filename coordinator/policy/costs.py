@@ -98,3 +98,14 @@ class RoundCost:
 def best_draft_length(cost: RoundCost, longest: int = 32) -> int:
     """Return the draft length, 1 to ``longest``, at which the synchronous split is fastest."""
     return min(range(1, longest + 1), key=cost.split_s)
+
+
+def best_lockstep_length(cost: RoundCost, longest: int = 64) -> int:
+    """Return the draft length of a device and an edge in lockstep: what it drafts while a frame is verified.
+
+    Source: PEARL, arXiv 2408.11850, section 4.2: the window lasts as long as the target's pass; here the round trip
+    stands between. A little less than that is better, by simulation, since a miss may come before the window's end.
+    """
+    if cost.draft_s <= 0:
+        return longest
+    return max(1, min(longest, math.ceil(0.9 * (cost.round_trip_s + cost.edge_alone_s()) / cost.draft_s)))

@@ -28,7 +28,43 @@ from airdraft.core.sampling import choose
 from airdraft.core.tokenizer_digest import vocabulary_size
 from airdraft.core.types import Sampling
 
+CUT_TOKENS = 4
+"""Most tokens that a forward may be given up for in its midst.
+
+A longer one reads a prompt, or what was committed while the drafter rested: the next proposal needs that too, and given
+up at each commit it would never be done.
+"""
+
 _DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _Cut(Exception):
+    """The forward at work is void."""
+
+
+class _CuttableCache(DynamicCache):
+    """A cache that gives a forward up once it is void: each layer asks before it writes."""
+
+    void: Callable[[], bool] | None = None  # of the forward at work; None: it is finished in any case
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add a layer's rows. Raises _Cut."""
+        self.ask()
+        rows: tuple[torch.Tensor, torch.Tensor] = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return rows
+
+    def ask(self) -> None:
+        """Raise _Cut where the forward at work is void."""
+        if self.void is not None and self.void():
+            raise _Cut
+
+    def cut_to(self, length: int) -> None:
+        """Roll every layer back to ``length`` rows; after a cut they hold unequally many."""
+        layers: Any = self.layers
+        for layer in layers:
+            layer.crop(min(0, length - layer.get_seq_length()))  # the number of rows to remove, negative
 
 
 class TorchDrafter:
@@ -45,19 +81,25 @@ class TorchDrafter:
         config = model.config.get_text_config(decoder=True)
         self._context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._held: list[int] = []  # the ids whose keys and values the cache holds
-        self._cache = DynamicCache()
+        self._cache = _CuttableCache()
+        self._head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # a fourth of small weights
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens after ``path``; fewer at the end of the model's context or once cancelled.
 
-        The whole of a new prompt is read in one forward. Raises ValueError where the model's logits hold a NaN.
+        The whole of a new prompt is read in one forward. A forward over few tokens asks ``cancelled`` before each layer
+        and is given up in their midst. Raises ValueError where the model's logits hold a NaN.
         """
         if self._context_tokens is not None:
             count = min(count, self._context_tokens - len(path))
         proposal: list[int] = []
         feed = self._lacking(list(path)) if path else []
         while feed and len(proposal) < count and not cancelled():
-            logits = self._logits(feed)
+            try:
+                logits = self._logits(feed, cancelled)
+            except _Cut:
+                self._cache.cut_to(len(self._held))
+                break
             token = choose(logits, self.sampling, self._vocabulary, [*path, *proposal])
             proposal.append(token)
             feed = [token]
@@ -71,21 +113,23 @@ class TorchDrafter:
         shared = min(len(self._held), len(path) - 1)
         if self._held[:shared] != path[:shared]:
             shared = next(index for index in range(shared) if self._held[index] != path[index])
-        self._cache.crop(shared - len(self._held))  # the number of rows to remove, negative
+        self._cache.cut_to(shared)
         del self._held[shared:]
         return path[shared:]
 
     @torch.inference_mode()
-    def _logits(self, feed: list[int]) -> NDArray[np.float32]:
-        """Read ``feed`` and return the logits [V] after its last token."""
+    def _logits(self, feed: list[int], cancelled: Callable[[], bool]) -> NDArray[np.float32]:
+        """Read ``feed`` and return the logits [V] after its last token. Raises _Cut."""
         start = len(self._held)
-        output: Any = self._model(
-            input_ids=torch.tensor([feed]),
-            position_ids=torch.arange(start, start + len(feed))[None],
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        self._cache.void = cancelled if len(feed) <= CUT_TOKENS else None
+        with self._head.register_forward_pre_hook(lambda *_: self._cache.ask()):
+            output: Any = self._model(
+                input_ids=torch.tensor([feed]),
+                position_ids=torch.arange(start, start + len(feed))[None],
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         self._held += feed
         logits: NDArray[np.float32] = output.logits[0, -1].float().numpy()
         return logits

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from airdraft.core.types import Span
 from edge_node.engine.item_faults import depths_of, fault_of, overlapping
-from edge_node.engine.sampling import Chosen, Part, choose_batch
+from edge_node.engine.rows import Choose, missed_rows
+from edge_node.engine.sampling import choose_batch
 from edge_node.step import Drafted, DraftItem, DraftStep, Extent, Fill, Item, Outcome, Step, StepDone
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Engine(Protocol):
 
 
 class EdgeDrafter(Protocol):
-    """What drafts for sessions whose device idles."""
+    """What drafts for sessions where the device's line is short."""
 
     def draft(self, items: Sequence[DraftItem]) -> list[tuple[int, ...]]:
         """Return what is drafted for each item."""
@@ -70,10 +71,6 @@ class EdgeDrafter(Protocol):
     def forget(self, sessions: Sequence[int]) -> None:
         """Drop what is kept of these sessions."""
         ...
-
-
-Choose = Callable[[Tensor, Sequence[Part], int, float], Sequence[Chosen | ValueError]]
-"""How the logits [rows of all parts, V] become tokens, given vocabulary and near-tie distance: ``choose_batch``."""
 
 
 @dataclass(slots=True)
@@ -164,7 +161,7 @@ class StepRunner:
             self._engine.fill(Fill(first + at, rows, first + source))
             at += rows
         bare = Span(span.start, span.tokens, span.parents, span.wanted)
-        return Item(item.extent, bare, item.sampling, item.paths)
+        return Item(item.extent, bare, item.sampling, item.paths, item.row)
 
     def _isolated(self, items: Sequence[Item], spent: _Spent) -> list[Outcome]:
         """Run items in one pass; where that raises, each half on its own."""
@@ -195,9 +192,12 @@ class StepRunner:
         logits = self._engine.extend([(item.extent, item.span) for item in items])
         parts = [(item.sampling, _choice_positions(item.span), item.paths) for item in items]
         chosen = self._choose(torch.cat(logits), parts, self._vocabulary, self._tie)
+        rows = missed_rows(items, logits, parts, chosen, self._vocabulary, self._choose)
         return [
-            Outcome(failure=str(part)) if isinstance(part, ValueError) else Outcome(part.tokens, part.near_ties)
-            for part in chosen
+            Outcome(failure=str(part))
+            if isinstance(part, ValueError)
+            else Outcome(part.tokens, part.near_ties, row=row)
+            for part, row in zip(chosen, rows, strict=True)
         ]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,19 +14,38 @@ pytest.importorskip("matplotlib", reason="needs the bench's packages")
 
 from random import Random
 
+from airdraft.core.types import Sampling
 from airdraft.link.bound import ClairvoyantBound
+from airdraft.link.channels import CHANNELS
 from airdraft.link.shaping import Air, Constant, Stream
 from bench import page
 from bench.cells import PASS, Cell, Link, Models
 from bench.figures import Result
+from bench.paced_edge import EdgeDraft
 from bench.prompts import held_out
 from bench.radio import Work
-from bench.radio_cells import TEXTS, Extent, Wanted, cell_of, edge_draft, edge_drafts, name_of, native, paced
+from bench.radio_bars import BARS, BEST, RIVALS
+from bench.radio_cells import (
+    DEMO,
+    ROUGH,
+    ROUND_TRIPS_MS,
+    SAMPLED,
+    TEXTS,
+    Extent,
+    Wanted,
+    cell_of,
+    edge_draft,
+    edge_drafts,
+    name_of,
+    native,
+    paced,
+)
 from bench.radio_figures import figures
 from bench.radio_gate import LATE_COUNT, Gate
 from bench.radio_lane import Lane
 from bench.radio_link import APART_S, Later, channel_of, shapes
-from bench.radio_outcome import Outcome, mismatches, paired, rate_of
+from bench.radio_memory import Memories, Remembering
+from bench.radio_outcome import Outcome, mismatches, rate_of, ratio_of, ratio_to_bound
 from bench.radio_report import FILE, Report, read, report_of
 from bench.radio_text import (
     Matches,
@@ -47,12 +67,12 @@ def a_text(tokens: int, s_per_token: float, first: int = 7) -> Text:
     """Return a text of one token a commit, at a steady pace."""
     arrivals = [0.08 + index * s_per_token for index in range(tokens)]
     return Text(
-        [first, *range(1, tokens)], arrivals, [1] * tokens, 100, 200, pass_s=tokens * 0.03, pass_late_s=[0.0, 0.0002]
+        [first, *range(1, tokens)], arrivals, [1] * tokens, 100, 200, pass_late_s=[0.0, 0.0002], edge_s=tokens * 0.03
     )
 
 
-def an_outcome(schedule: str, s_per_token: Sequence[float], link: Link = AT_30) -> Outcome:
-    outcome = Outcome(Wanted(cell_of(schedule, link), len(s_per_token)))
+def an_outcome(schedule: str, s_per_token: Sequence[float], link: Link = AT_30, models: Models = DEMO) -> Outcome:
+    outcome = Outcome(Wanted(cell_of(schedule, link, models), len(s_per_token)))
     for number, seconds in enumerate(s_per_token):
         outcome.texts[number] = a_text(20, seconds)
         matched = tuple(index % 5 != 4 for index in range(20))
@@ -64,7 +84,12 @@ def an_outcome(schedule: str, s_per_token: Sequence[float], link: Link = AT_30) 
 
 
 def test_orders_and_answers_survive_the_line() -> None:
-    for order in (TextOrder("127.0.0.1:1", "two\nlines", draft_s=0.008), MatchOrder("p", (1, 2), "demo", 1.0, 2**63)):
+    plan = SCHEDULES["pearl"].plan(4)
+    orders = (
+        TextOrder("127.0.0.1:1", "two\nlines", plan=plan, draft_s=0.008),
+        MatchOrder("p", (1, 2), "demo", 1.0, 2**63),
+    )
+    for order in orders:
         line = order_line(order)
         assert line.count("\n") == 1
         assert order_of(line) == order
@@ -89,13 +114,93 @@ def test_cells_have_names_of_their_own_and_lengths_that_someone_chose(extent: Ex
 
 def test_the_bars_have_what_the_simulator_must_reproduce() -> None:
     tested = [wanted for wanted in paced("bars") if wanted.simulated]
-    assert len(tested) == 12
-    assert all(wanted.texts == TEXTS for wanted in tested)
-    assert {"sync_rtt0", "edge_spec_rtt60", "sync_noisy5_rtt30", "sync_rtt60_jitter10", "sync_markov_lte"} <= {
-        name_of(wanted.cell) for wanted in tested
-    }
+    assert {
+        "sync_rtt0",
+        "edge_spec_rtt60",
+        "run_ahead_rtt100",
+        "pipelined_rtt30",
+        "hybrid_rtt30",
+        "sync_noisy5_rtt30",
+        "sync_rtt60_jitter10",
+        "sync_markov_lte",
+    } <= {name_of(wanted.cell) for wanted in tested}
     fitted_on = {wanted.cell.schedule for wanted in paced("bars") if not wanted.simulated}
     assert {"edge", "edge-spec", "sync"} <= fitted_on
+
+
+def test_every_bar_has_the_cells_that_it_compares() -> None:
+    """Each with as many texts of the same numbers, greedy and sampled."""
+    texts = {name_of(wanted.cell): wanted.texts for wanted in paced("bars")}
+    compared = {
+        "run_ahead_over_edge": ("run_ahead", "edge"),
+        "run_ahead_over_clairvoyant": ("run_ahead",),
+        "best_over_sync": (BEST.replace("-", "_"), "sync"),
+        "pipelined_over_pearl": ("pipelined", "pearl"),
+        "hybrid_over_best": ("hybrid", *(rival.replace("-", "_") for rival in RIVALS)),
+        "run_ahead_over_proactive": ("run_ahead", "proactive"),
+    }
+    for bar in BARS:
+        name, _, trip = bar.partition("_rtt")
+        for schedule in compared.get(name, ()):
+            assert texts[f"{schedule}_rtt{trip}"] == texts[f"{schedule}_sampled_rtt{trip}"] == TEXTS
+    assert sum(bar.partition("_rtt")[0] in compared for bar in BARS) == 5 * len(ROUND_TRIPS_MS) + 3
+
+
+def test_the_least_of_running_ahead_is_over_rough_links_and_bad_drafters_with_the_edge_beside_each() -> None:
+    cells = [wanted.cell for wanted in paced("bars")]
+    ahead = [cell for cell in cells if cell.schedule == "run-ahead"]
+    for cell in ahead:
+        assert cell_of("edge", cell.link, Models(temperature=cell.models.temperature)) in cells
+    names = {name_of(cell) for cell in ahead}
+    assert {f"run_ahead_noisy{tenth}_rtt{trip}" for tenth in (3, 5, 8, 9) for trip in (30, 200)} < names
+    assert {f"run_ahead_{channel.replace('-', '_')}" for channel in CHANNELS if channel != "constant"} < names
+    assert {"run_ahead_rtt30_jitter10", "run_ahead_rtt100_jitter10"} < names
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("edge", "none"),
+        ("sync", "none"),
+        ("edge-spec", "demo:3"),
+        ("edge-lookup", "ngram:4"),
+        ("run-ahead", "ahead"),
+        ("hybrid", "ahead+demo:3"),
+        ("hybrid-lookup", "ahead+ngram:4"),
+    ],
+)
+def test_an_edge_is_told_whether_to_go_ahead_and_what_to_draft(schedule: str, words: str) -> None:
+    assert edge_draft(cell_of(schedule, AT_30)) == words
+    read = EdgeDraft.of(words)
+    assert read.ahead == SCHEDULES[schedule].run_ahead
+    assert read.length == SCHEDULES[schedule].own_length(cell_of(schedule, AT_30).draft_length)
+    assert (read.drafter == "") == (SCHEDULES[schedule].edge_drafter == "none")
+    assert EdgeDraft.of("ahead+noisy:0.5:2") == EdgeDraft(ahead=True, drafter="noisy:0.5", length=2)
+
+
+def test_a_drafter_that_remembers_is_asked_once_a_path() -> None:
+    asked: list[list[int]] = []
+
+    class Counting:
+        def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
+            asked.append(list(path))
+            return [] if len(path) > 4 or cancelled() else [len(path)]
+
+        def learn(self, ids: Sequence[int]) -> None:
+            asked.append([-1, *ids])
+
+    memories = Memories()
+    greedy, sampled = (memories.of("demo", Sampling(temperature=degree)) for degree in (0.0, 1.0))
+    first = Remembering(Counting(), greedy)
+    assert first.propose([7, 7], 2, lambda: False) == [2, 3]
+    assert Remembering(Counting(), greedy).propose([7, 7], 3, lambda: False) == [2, 3, 4]
+    assert asked == [[7, 7], [7, 7, 2], [7, 7, 2, 3]]
+    assert first.propose([7, 7], 4, lambda: False) == [2, 3, 4], "what it cannot say is not kept"
+    assert Remembering(Counting(), sampled).propose([7, 7], 1, lambda: False) == [2]
+    assert asked[-1] == [7, 7], "another sampling drafts otherwise"
+    assert first.propose([7, 7], 1, lambda: True) == []
+    first.learn([1])
+    assert asked[-1] == [-1, 1]
 
 
 def test_a_text_meets_the_same_moment_of_a_link_in_every_schedule() -> None:
@@ -140,8 +245,8 @@ async def test_lanes_close_where_the_machine_is_busy_or_late_and_open_where_ther
     assert await look(0.1) == 1, "nothing is known yet of the pace"
     for lanes in (2, 3, 3):
         gate.late([0.0002] * LATE_COUNT)
-        assert await look(0.4) == lanes
-    assert await look(0.55) == 3
+        assert await look(0.3) == lanes
+    assert await look(0.4) == 3
     assert [await look(busy) for busy in (0.9, 0.9, 0.9)] == [2, 1, 1]
     gate.late([0.0] * LATE_COUNT)
     assert await look(0.1) == 2
@@ -151,7 +256,7 @@ async def test_lanes_close_where_the_machine_is_busy_or_late_and_open_where_ther
     gate.late([0.0] * LATE_COUNT)
     assert await look(0.1) == 2
     await gate.admitted(1)
-    assert gate.busy_shares[:2] == pytest.approx([0.1, 0.4])
+    assert gate.busy_shares[:2] == pytest.approx([0.1, 0.3])
     assert gate.lane_counts[:3] == [1, 1, 2]
 
 
@@ -163,7 +268,18 @@ def test_rates_are_sums_and_ratios_are_paired_by_text() -> None:
     assert rate == 20
     assert low <= 20 <= high
     fast, slow = an_outcome("sync", [0.02, 0.03, 0.01]), an_outcome("edge", [0.04, 0.03])
-    assert paired(fast, slow) == pytest.approx([2.0, 1.0])
+    ratio = ratio_of([fast], [slow])
+    assert ratio is not None
+    assert ratio[0] == pytest.approx(0.07 / 0.05), "the third text is in one cell only"
+    assert ratio[1:] == pytest.approx((1.0, 2.0)), "texts are drawn in pairs"
+    sampled = an_outcome("edge", [0.04, 0.03], models=SAMPLED)
+    assert ratio_of([fast], [sampled]) is None
+    both = ratio_of([fast, an_outcome("sync", [0.01, 0.01], models=SAMPLED)], [slow, sampled])
+    assert both is not None
+    assert both[0] == pytest.approx(0.14 / 0.07)
+    bound = ratio_to_bound([fast])
+    assert bound is not None
+    assert bound[0] == pytest.approx(sum(fast.bound_s()) / (19 * 0.06))
     assert fast.measured.tokens_per_s == pytest.approx(fast.rate[0])
 
 
@@ -192,7 +308,9 @@ def a_report() -> tuple[Report, Result]:
         an_outcome("sync", [0.028, 0.03]),
         an_outcome("edge-spec", [0.02] * 2),
     ]
-    outcomes += [an_outcome(schedule, [0.035] * 2, Link(0.06, jitter_s=0.01)) for schedule in ("edge", "sync")]
+    outcomes += [an_outcome("run-ahead", [0.02, 0.021]), an_outcome("run-ahead", [0.021], models=SAMPLED)]
+    outcomes += [an_outcome("edge", [0.03], models=SAMPLED)]
+    outcomes += [an_outcome(schedule, [0.035] * 2, ROUGH[1]) for schedule in ("edge", "sync", "run-ahead")]
     noisy = Outcome(Wanted(Cell("sync", 2, AT_30, Models("noisy:0.5")), 2))
     noisy.texts, noisy.matches = outcomes[1].texts, outcomes[1].matches
     outcomes.append(noisy)
@@ -206,7 +324,13 @@ def test_figures_name_what_they_were_measured_on() -> None:
     _, result = a_report()
     found = result.figures
     assert found["mismatches"] == 0
-    assert found["sync_over_edge_rtt30"] == pytest.approx((0.031 / 0.028 + 0.032 / 0.03) / 2, abs=1e-4)
+    assert found["equal_text"] == 1
+    assert found["sync_over_edge_rtt30"] == pytest.approx((0.031 + 0.032) / (0.028 + 0.03), abs=1e-4)
+    assert found["run_ahead_over_edge_rtt30"] == pytest.approx((0.063 + 0.03) / (0.041 + 0.021), abs=1e-4)
+    assert found["run_ahead_over_edge_rtt30_sampled"] == pytest.approx(0.03 / 0.021, abs=1e-4)
+    assert found["best_over_sync_rtt30"] == found["best_over_sync_rtt30_greedy"], "sync has no sampled texts here"
+    assert found["run_ahead_over_clairvoyant_rtt30"] < 1
+    assert found["run_ahead_over_edge_min"] == found["run_ahead_over_edge_rtt60_jitter10"] == 1
     assert found["tokens_per_s_paced_edge_rtt30"] == pytest.approx(2 / 0.063, abs=1e-3)
     assert found["tokens_per_s_native_edge_rtt30"] == pytest.approx(250, abs=1e-3)
     assert found["tokens_per_s_bound_rtt30"] > found["tokens_per_s_paced_sync_rtt30"]
@@ -233,6 +357,9 @@ def test_the_page_stands_alone_and_says_what_was_paced(tmp_path: Path) -> None:
     labels = re.findall(r'<svg [^>]*aria-label="([^"]+)"', text)
     assert len(labels) == text.count("<svg") == text.count("<figure>")
     assert '<td class="missed">missed</td>' in text
+    assert '<code>run_ahead_over_edge_rtt30</code></td><td class="number">1.5' in text
+    assert re.search(r'<th scope="row">edge-spec</th><td class="number">30.0</td>', text), "what it costs the edge"
+    assert "edge-spec</b>) writes one user's text faster than" in text
     assert "30 ms, native" in text
     for drawing in (path for path in files if path.suffix == ".svg"):
         words = drawing.read_text()
@@ -263,11 +390,19 @@ async def test_a_lane_writes_the_same_text_under_every_schedule() -> None:
         cell_of("sync", Link(0.01), models),
         cell_of("sync", Link(), Models("noisy:0.5")),
         cell_of("edge-spec", Link(), models),
+        *(
+            cell_of(schedule, Link(0.01), models)
+            for schedule in SCHEDULES
+            if schedule not in ("edge", "sync", "edge-spec")
+        ),
+        cell_of("hybrid", Link(), Models("noisy:0.5")),
     ]
     async with Lane(0, edge_drafts([Wanted(cell) for cell in cells])) as lane:
         texts = [await lane.write(cell, 0, held_out(1)[0]) for cell in cells]
         assert len({tuple(text.ids) for text in texts}) == 1
-        edge, sync, noisy, spec = texts
+        edge, sync, noisy, spec = texts[:4]
+        sampled = [cell_of(schedule, Link(), replace(models, temperature=1.0)) for schedule in ("edge", "hybrid")]
+        assert len({tuple((await lane.write(cell, 3, held_out(1)[0])).ids) for cell in sampled}) == 1
         assert all(after >= before for text in texts for before, after in pairwise(text.arrivals_s))
         assert all(sum(text.commit_tokens) == len(text.ids) for text in texts)
         assert edge.commit_tokens == [1] * len(edge.ids)
@@ -277,6 +412,7 @@ async def test_a_lane_writes_the_same_text_under_every_schedule() -> None:
         assert len(spec.commit_tokens) < len(edge.commit_tokens)
         assert noisy.accepted < noisy.drafted
         assert edge.seconds >= (len(edge.ids) - 1) * PASS.fixed_s
+        assert edge.edge_s >= len(edge.ids) * PASS.fixed_s > spec.edge_s > 0
         assert edge.link_bytes[0] > edge.bytes_up > 0
         order = Outcome(Wanted(cells[2]), {0: noisy}).match_order(0, held_out(1)[0])
         matches = await lane.match(order)

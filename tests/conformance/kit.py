@@ -16,6 +16,7 @@ from google.protobuf.json_format import MessageToDict
 
 from airdraft.core.errors import EdgeFault, SpecError, refusal
 from airdraft.core.receipts import ReceiptKey
+from airdraft.core.rows import TargetRow
 from airdraft.core.session import Committed, DeviceSession, DraftWork, EdgeSession, Journalled, Lost, Output
 from airdraft.core.types import (
     DeviceFrame,
@@ -43,6 +44,8 @@ Json = dict[str, Any]
 
 FOLDER = Path(__file__).resolve().parents[2] / "proto" / "conformance"
 VERSION = 1  # of the files' form
+
+_PLAN = ("draft_length", "outstanding")  # what is told of every plan
 
 
 # ---- files ----
@@ -131,8 +134,24 @@ def device_setup(
         "stop_ids": list(stop_ids),
         "max_tokens": max_tokens,
         "limits": asdict(limits),
-        "plan": asdict(plan),
+        "plan": plan_json(plan),
     }
+
+
+def plan_json(plan: Plan) -> Json:
+    """Return draft length and frames outstanding, and of what else a plan says what is not at its default."""
+    values, usual = asdict(plan), asdict(Plan(plan.draft_length, plan.outstanding))
+    return {name: value for name, value in values.items() if name in _PLAN or value != usual[name]}
+
+
+def row_json(row: TargetRow) -> Json:
+    """Return a row as the kit holds it."""
+    return {"data": row.data.hex(), "half": row.half}
+
+
+def row_of(content: Json | None) -> TargetRow | None:
+    """Return the row that the kit holds."""
+    return None if content is None else TargetRow(bytes.fromhex(content["data"]), content["half"])
 
 
 def device_arguments(setup: Json) -> Json:
@@ -211,7 +230,7 @@ class DeviceTape:
             case {"drafted": {"work_of_step": step, "tokens": tokens}}:
                 work = self._works[step]
                 assert work is not None
-                return session.drafted(work, tokens)
+                return session.drafted(work, tokens, event["drafted"].get("probabilities", ()))
             case {"detached": _}:
                 session.detached()
                 return []
@@ -293,7 +312,8 @@ class EdgeTape:
             case {"passed": {"choices": choices}}:
                 work, self.work = self.work, None
                 assert work is not None
-                return self._known.finished_pass(work, PassResult(tuple(choices)))
+                result = PassResult(tuple(choices), row=row_of(event["passed"].get("row")))
+                return self._known.finished_pass(work, result)
         raise ValueError(f"no event of an edge: {event}")
 
     @property
@@ -334,4 +354,5 @@ def _pass_json(work: Pass | None) -> Json | None:
         "wanted": list(span.wanted),
         "gather": list(span.gather),
         "nodes": work.nodes,
+        **({"row": True} if work.row else {}),
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from airdraft.core.receipts import ReceiptKey
+from airdraft.core.rows import TargetRow
 from airdraft.core.session import DeviceSession, DraftWork, EdgeSession, Journalled, Output
 from airdraft.core.types import (
     Commit,
@@ -37,6 +38,7 @@ from tests.conformance.kit import (
     from_device,
     from_edge,
     journalled_json,
+    row_json,
     up_frame,
 )
 from tests.core.worlds import VOCABULARY, pseudo_target
@@ -60,6 +62,7 @@ def setup_of(
     *,
     draft_length: int = 4,
     outstanding: int = 1,
+    split: bool = False,
     max_tokens: int = 24,
     stop_ids: Sequence[int] = (),
     limits: Limits = LIMITS,
@@ -75,7 +78,7 @@ def setup_of(
         stop_ids=stop_ids,
         max_tokens=max_tokens,
         limits=limits,
-        plan=Plan(draft_length, outstanding),
+        plan=Plan(draft_length, outstanding, split=split),
     )
     return setup | ({} if journalled is None else {"journalled": journalled_json(journalled)})
 
@@ -116,7 +119,8 @@ class NotingDevice(DeviceSession):
     def received(self, frame: EdgeFrame) -> list[Output]:
         return self._note({"received": down_frame(frame)}, super().received(frame))
 
-    def drafted(self, work: DraftWork, tokens: Sequence[int]) -> list[Output]:
+    def drafted(self, work: DraftWork, tokens: Sequence[int], probabilities: Sequence[float] = ()) -> list[Output]:
+        assert not probabilities, "the recordings' drafters tell none"
         step = max(index for index, offer in enumerate(self._offers) if offer == work)
         event = {"drafted": {"work_of_step": step, "tokens": list(tokens)}}
         return self._note(event, super().drafted(work, tokens))
@@ -240,19 +244,21 @@ class HandDevice:
         hashed: bytes | None = None,
         stop: StopReason | None = None,
         receipt: bytes = b"",
+        row: TargetRow | None = None,
     ) -> Json:
         """Let a commit after the device's text arrive, its path hash right unless it is given."""
         text = list(self.tape.session.ids)
         base = len(text) if base is None else base
         hashed = path_hash([*text, *ids]) if hashed is None else hashed
         length, origins = base + len(ids), (origin,) * len(ids)
-        commit = Commit(epoch, base, tuple(ids), length, hashed, seq, origins, stop, receipt=receipt)
+        commit = Commit(epoch, base, tuple(ids), length, hashed, seq, origins, stop, receipt=receipt, row=row)
         return self.received(commit)
 
-    def drafted(self, tokens: Sequence[int], *, step: int | None = None) -> Json:
+    def drafted(self, tokens: Sequence[int], *, step: int | None = None, probabilities: Sequence[float] = ()) -> Json:
         """Let the drafter answer the last work, or that of a step."""
         last = len(self.tape.steps) - 1 if step is None else step
-        return self.tape.apply({"drafted": {"work_of_step": last, "tokens": list(tokens)}})
+        told = {"probabilities": list(probabilities)} if probabilities else {}
+        return self.tape.apply({"drafted": {"work_of_step": last, "tokens": list(tokens)} | told})
 
 
 class HandEdge:
@@ -304,6 +310,7 @@ class HandEdge:
             digest,
             0 if prefix else None,
             other.get("receipt", b""),
+            rows=other.get("rows", False),
         )
         step = self.received(opened)
         return self.received(Prefix(epoch, 0, ids)) if prefix else step
@@ -325,11 +332,12 @@ class HandEdge:
         number = self._seq[epoch] if seq is None else seq
         return self.received(Draft(epoch, number, known, len(path), path_hash(path), tuple(ids), parents, idle))
 
-    def passed(self) -> Json:
-        """Finish the pass in flight with the target's choices."""
+    def passed(self, row: TargetRow | None = None) -> Json:
+        """Finish the pass in flight with the target's choices, and a row if there is one."""
         work = self.tape.work
         assert work is not None
-        return self.tape.apply({"passed": {"choices": list(self.engine.extend(work.span))}})
+        told = {} if row is None else {"row": row_json(row)}
+        return self.tape.apply({"passed": {"choices": list(self.engine.extend(work.span))} | told})
 
     def evict(self, *, ids_too: bool = False) -> Json:
         """Take the cache away, and with ``ids_too`` the ids."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from airdraft.core.types import NeedPrefix, Opened, Origin, Prefix, RefusalCode, Refused, Sampling, StopReason
 from airdraft.link.virtual_time import constant
-from tests.conformance import scenes_going_on, scenes_receipts
+from tests.conformance import scenes_going_on, scenes_receipts, scenes_split
 from tests.conformance.kit import VERSION, Json
 from tests.conformance.recording import LIMITS, PROMPT, HandDevice, HandEdge, Scene, setup_of
 from tests.core.worlds import VOCABULARY, alone, noisy_draft
@@ -258,7 +258,10 @@ def _device(hand: HandDevice) -> Files:
 
 
 def overtaken_device() -> Files:
-    """Commits that overtake all that the device drafted, agree with a part of it, and contradict it."""
+    """Commits that overtake all that the device drafted, agree with a part of it, and contradict it.
+
+    What an overtaken drafter had written past a commit that agrees goes up.
+    """
     right = _right()
     hand = HandDevice(setup_of(draft_length=4, outstanding=2))
     hand.attach()
@@ -268,10 +271,9 @@ def overtaken_device() -> Files:
     begun = len(hand.tape.steps) - 1
     hand.commit(right[9:10])  # the drafter is at work on what this commit makes void
     hand.drafted(right[9:13], step=begun)
-    hand.drafted(right[10:14])
     half = len(hand.tape.steps) - 1
     hand.commit(right[10:12], Origin.ACCEPTED, seq=2)  # agrees: the work goes on
-    hand.drafted(right[14:18], step=half)
+    hand.drafted(right[13:17], step=half)
     hand.commit([right[12], _wrong(right[13])], Origin.RECOVERED, seq=3)
     return _device(hand)
 
@@ -663,5 +665,6 @@ SCENES: dict[str, Callable[[], Files]] = {
         evicted_under_drafts,
         *scenes_going_on.SCENES,
         *scenes_receipts.SCENES,
+        *scenes_split.SCENES,
     )
 }

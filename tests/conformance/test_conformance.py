@@ -93,6 +93,8 @@ FLIPS: list[tuple[str, Callable[[Any], None], str]] = [
     ("tree.edge.json", lambda kit: _set(kit["steps"][4]["event"]["passed"]["choices"], 0, lambda _: 7), "step 4"),
     ("tree.edge.json", lambda kit: kit["steps"][3]["event"]["received"].update(frame={}), "step 3: event"),
     ("tree.edge.json", lambda kit: _set(kit["steps"][3], "event", lambda _: {"slept": {}}), "step 3: expected"),
+    ("rows-drawn.device.json", lambda kit: kit["setup"]["plan"].pop("split"), "step 0: outputs"),
+    ("rows-drawn.edge.json", lambda kit: kit["steps"][4]["event"]["passed"].pop("row"), "step 4: outputs"),
 ]
 
 

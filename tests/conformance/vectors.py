@@ -10,7 +10,10 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
+import numpy as np
+
 from airdraft.core.acceptance_chain import SparseQ
+from airdraft.core.rows import TargetRow
 from airdraft.core.types import (
     SAMPLER_VERSION,
     Commit,
@@ -284,6 +287,7 @@ VOCABULARY = 1000
 LIMITS = Limits(context_tokens=4096, live_nodes=64, frame_nodes=16, ahead_tokens=32, prefix_chunk_tokens=32)
 IDENTITY = Identity(bytes(range(32)), bytes(range(32, 64)))
 HASH = bytes(range(8))
+_ROW = ((np.arange(VOCABULARY) * 3 % 64 - 32) / 8).astype(np.float32)  # numbers that float16 holds
 
 
 def wire() -> Json:
@@ -344,6 +348,8 @@ def _up() -> list[DeviceFrame]:
         replace(_open(), receipt=bytes(range(24))),
         replace(settled, receipt=b"\xff" * 64),
         replace(tree, q=(SparseQ((1,), (65535,)), SparseQ((0, 2, 999), (1, 65533, 1)), SparseQ((3, 4), (65534, 1)))),
+        replace(tree, probabilities=(1.0, 0.0, 0.625)),
+        replace(settled, rows=True),
     ]
 
 
@@ -368,6 +374,8 @@ def _down() -> list[EdgeFrame]:
         Drain(3, 30.5, ("edge-2.example:50051", "[2001:db8::1]:443", "a" * 255 + ":65535")),
         replace(commit, receipt=bytes(range(24))),
         Commit(3, 9, (), 9, HASH, 0, (), StopReason.STOP_TOKEN, receipt=b"\xff" * 64),
+        replace(commit, row=TargetRow.of(_ROW)),
+        replace(commit, row=TargetRow.of(_ROW.astype(np.float16))),
     ]
 
 
@@ -423,6 +431,11 @@ def _refused() -> Iterator[Json]:
         (sampled, "q", lambda m: m.draft.q[1].weights.append(0)),
         (sampled, "q", lambda m: m.draft.q[1].id_steps.__setitem__(1, VOCABULARY)),
         (sampled, "q", lambda m: _spread(m.draft.q[1], 257)),
+        (tree, "probabilities", lambda m: m.draft.probabilities.extend([0.5, 0.5])),
+        (tree, "probabilities", lambda m: m.draft.probabilities.extend([0.5, 0.5, 1.5])),
+        (tree, "probabilities", lambda m: m.draft.probabilities.extend([0.5, 0.5, -0.5])),
+        (tree, "probabilities", lambda m: m.draft.probabilities.extend([0.5, 0.5, math.nan])),
+        (Draft(3, 4, 7, 7, HASH), "probabilities", lambda m: m.draft.probabilities.append(0.5)),
     ]
     for name, value in (
         ("temperature", -1.0),
@@ -457,6 +470,13 @@ def _refused() -> Iterator[Json]:
         (drain, "edges", lambda m: m.drain.edges.append("")),
         (drain, "edges", lambda m: m.drain.edges.append("a" * 262)),
         (drain, "edges", lambda m: m.drain.edges.append("a\n:1")),
+        (commit, "row", lambda m: setattr(m.commit, "row", bytes(VOCABULARY))),
+        (commit, "row", lambda m: setattr(m.commit, "row", bytes(2 * VOCABULARY + 1))),
+        (
+            replace(commit, origins=commit.origins[::-1]),
+            "row",
+            lambda m: setattr(m.commit, "row", bytes(2 * VOCABULARY)),
+        ),
     ]
     for name, number in (
         ("live_nodes", 0),

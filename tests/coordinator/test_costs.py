@@ -137,13 +137,14 @@ def test_running_ahead_lies_between_the_edge_alone_and_the_drafts(cost: RoundCos
     assert low_s * (1 - 1e-9) <= cost.run_ahead_s() <= high_s * (1 + 1e-9)
 
 
-def test_the_command_advises_the_edge_alone_where_the_round_trip_costs_more_than_it_saves() -> None:
-    def advise(rtt: str) -> str:
-        arguments = ["--rtt-ms", rtt, "--pass-ms", "30", "--draft-ms", "8", "--acceptance", "0.8"]
+def test_the_command_advises_what_is_cheapest() -> None:
+    def advise(rtt: str, *more: str) -> str:
+        arguments = ["--rtt-ms", rtt, "--pass-ms", "30", "--draft-ms", "8", "--acceptance", "0.8", *more]
         done = subprocess.run(
             [sys.executable, "-m", "coordinator", "advise", *arguments], capture_output=True, text=True, check=True
         )
         return done.stdout.splitlines()[-1]
 
-    assert advise("5").endswith("--draft-length 4")
-    assert advise("200").endswith("--draft-length 0: the edge alone")
+    assert advise("60").endswith("--schedule pipelined")
+    assert advise("200", "--no-run-ahead").endswith("--draft-length 0: the edge alone")
+    assert "--schedule sync --draft-length" in advise("5", "--objective", "edge-seconds")

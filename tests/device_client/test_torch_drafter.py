@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airdraft.checkpoint import CheckpointRefused
-from device_client.drafters.torch_model import TorchDrafter, load_torch_drafter
+from device_client.drafters.torch_model import CUT_TOKENS, TorchDrafter, load_torch_drafter
 from tests.checkpoints import save, save_tokenizer
 from tests.shapes import CONTEXT, SHAPES, VOCABULARY, WINDOW, greedy, shape, text
 
@@ -43,12 +43,43 @@ def test_a_path_that_takes_up_the_proposal_goes_on() -> None:
     assert path[12:] == expected
 
 
-def test_cancelled_cuts_a_proposal_short_and_harms_none_later() -> None:
-    drafter, path = TorchDrafter(shape("llama"), VOCABULARY), text(12)
-    expected = greedy(shape("llama"), path, 8)
-    assert drafter.propose(path, 8, after(0)) == []
-    assert drafter.propose(path, 8, after(3)) == expected[:3]
-    assert drafter.propose(path, 8, never) == expected
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("prompt", [2, 12])
+def test_a_cut_at_any_layer_of_any_token_harms_no_later_proposal(name: str, prompt: int) -> None:
+    """The layers hold unequally many rows then; a row that were left over would show in the next proposals."""
+    path, tokens = text(prompt), 4
+    expected = greedy(shape(name), path, tokens)
+    other = path[:-1] + text(3, seed=1)
+    elsewhere = greedy(shape(name), other, tokens)
+    cuts, drafter = 0, TorchDrafter(shape(name), VOCABULARY)
+    while (proposal := drafter.propose(path, tokens, after(cuts))) != expected:
+        assert proposal == expected[: len(proposal)]
+        again = drafter.propose(path, tokens, after(cuts))  # with what the cut before left behind
+        assert again == expected[: len(again)]
+        assert drafter.propose(other, tokens, never) == elsewhere
+        again = drafter.propose(path, tokens, after(cuts + 2))
+        assert again == expected[: len(again)]
+        assert drafter.propose(path, tokens, never) == expected
+        cuts, drafter = cuts + 1, TorchDrafter(shape(name), VOCABULARY)
+    layers = shape(name).config.num_hidden_layers
+    asks = 1 + layers + 1  # before the token, before each layer, before the head
+    assert cuts == tokens * asks - (0 if prompt <= CUT_TOKENS else asks - 1)
+
+
+def test_a_long_read_is_finished_once_begun() -> None:
+    """It is needed in any case; given up at each commit of a fast edge, a prompt would never be read."""
+    drafter, path = TorchDrafter(shape("llama"), VOCABULARY), text(40)
+    assert len(drafter.propose(path, 1, after(1))) == 1
+    asked = count()
+    drafter.propose([*path, 5], 1, lambda: next(asked) < 0)
+    assert next(asked) == 4  # one id was left to read: the token, two layers and the head
+
+
+def test_drafters_of_one_model_are_cut_each_by_its_own() -> None:
+    first, second = (TorchDrafter(shape("llama"), VOCABULARY) for _ in range(2))
+    path = text(3)
+    assert first.propose(path, 4, after(6)) == greedy(shape("llama"), path, 1)
+    assert second.propose(path, 4, never) == greedy(shape("llama"), path, 4)
 
 
 def test_drafting_ends_with_the_context() -> None:

@@ -40,7 +40,7 @@ NAMES = Path(__file__).parents[2] / "docs" / "metrics.md"
 LOCAL = "127.0.0.1"
 
 
-def a_pass(nodes: int = 0, parents: tuple[int, ...] | None = None, work: Work = Work.VERIFY, own: bool = False) -> Pass:
+def a_pass(nodes: int = 0, parents: tuple[int, ...] | None = None, work: Work = Work.VERIFY, own: int = 0) -> Pass:
     span = Span(9, (1,) * (1 + nodes), parents, tuple(range(1 + nodes)))
     return Pass(1, 10, b"h" * 8, span, Sampling(), 3, nodes, range(10), own, work)
 
@@ -87,7 +87,7 @@ def test_a_scripted_run_reads_back_over_http() -> None:
     metrics.first_token(0.25)
     passed(metrics, a_pass(4), commit(A, A, R), near_ties=(0, 2))
     passed(metrics, a_pass(2), commit(A, A, B))
-    passed(metrics, a_pass(3, own=True, work=Work.RUN_AHEAD), commit(OWN, R))
+    passed(metrics, a_pass(3, own=3, work=Work.RUN_AHEAD), commit(OWN, R))
     passed(metrics, a_pass(work=Work.RUN_AHEAD), NeedPrefix(1, 0), commit(AHEAD))
     done = StepDone(1, (Outcome((1,)), Outcome(failure="no")), positions=14, computed=16, pass_s=0.028, host_s=0.001)
     metrics.stepped(done, PassCost(0.028, 0.00015))

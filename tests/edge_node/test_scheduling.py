@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airdraft.core.session import Wish
 from airdraft.core.types import Work
-from edge_node.scheduling import Turns, Waiting, gathered_by
+from coordinator.policy.costs import PassCost
+from edge_node.scheduling import MOST_HELD, Turns, Waiting, gathered_by, held_until, worth_verifying
 from edge_node.sessions import Answers
 
 URGENT = (Work.VERIFY, Work.DECODE)
@@ -151,3 +155,37 @@ def test_an_answer_is_due_when_a_device_usually_answers() -> None:
     answers.came(100.030)
     answers.owed_since = 200.0
     assert 200.012 < answers.due < 200.030
+
+
+# ---- edges that go ahead ----
+
+
+def test_the_poorest_session_sets_the_pace() -> None:
+    assert held_until(1.0, 1.0, [1.030, 1.010, 1.020], 0.028) == 1.010
+    assert held_until(1.0, 1.0, [1.030, 0.990], 0.028) == 1.0
+    assert held_until(1.0, 1.0, [1.030, None], 0.028) == 1.0  # one that cannot wait
+    assert held_until(1.0, 1.0, [], 0.028) == 1.0
+    assert held_until(1.050, 1.0, [9.0], 0.028) == 1.0 + MOST_HELD * 0.028  # from when it could have begun
+
+
+drafts = st.lists(st.tuples(st.integers(0, 6), st.floats(0.01, 0.99)), min_size=1, max_size=5)
+
+
+@given(drafts, st.floats(1e-3, 0.1), st.floats(0, 0.01))
+def test_a_step_takes_the_nodes_that_make_most_tokens_a_second(
+    offered: list[tuple[int, float]], fixed_s: float, per_position_s: float
+) -> None:
+    cost = PassCost(fixed_s, per_position_s)
+
+    def rate(taken: Sequence[int]) -> float:
+        tokens = sum(
+            chance**depth for (_, chance), nodes in zip(offered, taken, strict=True) for depth in range(nodes + 1)
+        )
+        return tokens / cost.seconds(len(offered) + sum(taken))
+
+    best = max(rate(taken) for taken in product(*(range(nodes + 1) for nodes, _ in offered)))
+    assert rate(worth_verifying(offered, cost)) == pytest.approx(best, rel=1e-9)
+
+
+def test_without_a_price_a_position_every_node_is_verified() -> None:
+    assert worth_verifying([(7, 0.1), (64, 0.9), (0, 0.5)], PassCost(0.03)) == [7, 64, 0]

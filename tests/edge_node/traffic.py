@@ -160,15 +160,17 @@ class Traffic:
         context: int = 192,
         vocabulary: int = 128,
         own_draft_tokens: int = 0,
+        run_ahead: bool = False,
+        gathers: bool = False,
     ) -> None:
         self.now = 0.0
         self.metrics = TieMetrics()
         self.devices: list[Device] = []
         self.failed: list[str] = []
         self._chance, self._vocabulary, self._rows = chance, vocabulary, rows
-        terms = Terms(most=256, keep_s=1e9, own_draft_tokens=own_draft_tokens)
+        terms = Terms(most=256, keep_s=1e9, own_draft_tokens=own_draft_tokens, run_ahead=run_ahead)
         self.sessions = SessionTable(terms, self.metrics, self._clock)
-        self.stepping = Stepping(self.sessions, positions, self._clock, widen_s=0.0, gathers=False)
+        self.stepping = Stepping(self.sessions, positions, self._clock, widen_s=0.0, gathers=gathers)
         self.engine = HeldEngine(runner)
         self._limits = Limits(context_tokens=context)
         self._begin()

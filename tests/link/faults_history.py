@@ -19,14 +19,17 @@ from airdraft.core.errors import (
     StaleEpoch,
     Superseded,
 )
-from airdraft.core.session import Committed
+from airdraft.core.session import Committed, EdgeSession
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
     Draft,
+    DraftWork,
     Finish,
     Open,
     Origin,
+    Pass,
+    Span,
     StopReason,
 )
 from airdraft.link.virtual_device import DeviceProcess
@@ -40,7 +43,9 @@ CHECKS = (
     "journal first",  # shown, acked and attached only with what is journalled
     "epochs",  # each used once, above any that was named
     "acks",  # never fall
-    "credits",  # never more live nodes than granted
+    "credits",  # never more live nodes than granted, nor drafted tokens
+    "ahead",  # an edge goes no further past what its device has acked than it may
+    "waits",  # an edge that waits for a draft wakes up, not too late, and does not spin
     "refusals",  # an honest device is refused only for what befell it
     "faults",  # an honest edge is never taken for a liar
     "fence",  # a superseded stream gets no text, a superseded device opens none
@@ -53,6 +58,9 @@ CHECKS = (
 USUAL = (StaleEpoch, Superseded, Draining, Overloaded, EdgeUnreachable, EdgeFault)
 """What may befall an honest device."""
 
+
+MOST_ASKED = 8
+"""How often a session that waits for a draft is asked again at most before a frame comes or a pass runs."""
 
 THIEF = b"thief" + bytes(11)
 """The session id under which a proxy presents what was signed for another."""
@@ -101,12 +109,30 @@ class Model:
             text = (*text, token)
 
 
+def _lengths(span: Span) -> list[int]:
+    """Return the length of the path up to and with each token of a span."""
+    lengths: list[int] = []
+    for index in range(len(span.tokens)):
+        parent = index - 1 if span.parents is None else span.parents[index]
+        lengths.append((lengths[parent] if parent >= 0 else span.start) + 1)
+    return lengths
+
+
+def _may_go_ahead(session: EdgeSession) -> bool:
+    """Say whether a session could run a pass without its device, and whether nothing is under way that it waits for."""
+    text = session._text
+    waits = session.in_flight or session._own._work is not None
+    ready = session.attached and not session.finished and text.stop is None and text.complete and not waits
+    runs = session._idle or session._run_ahead is not None
+    return ready and runs and text.length - session._acked < session.limits.ahead_tokens
+
+
 class History:
     """Sees every frame and all that the user is shown; implements ``virtual_world.Witness``."""
 
-    def __init__(self, model: Model, *, perfect: bool) -> None:
+    def __init__(self, model: Model, *, perfect: bool, longest_pass_s: float) -> None:
         """Take the model that the text must follow, and whether the drafter always agrees with it."""
-        self.model, self.perfect = model, perfect
+        self.model, self.perfect, self.longest_pass_s = model, perfect, longest_pass_s
         self.prompt_length = len(model.prompt)
         self.frames_refused = False  # an edge refused single frames, which are then drafted again
         self.liars: set[str] = set()  # edges that may lie
@@ -120,6 +146,7 @@ class History:
         self._superseded: set[DeviceProcess] = set()
         self._signed: dict[tuple[bytes, bytes], int] = {}  # length, by key and session
         self._receipts: dict[tuple[bytes, bytes], int] = {}  # length, by key and receipt
+        self._sitting: dict[Entry, tuple[float, int]] = {}  # since when, and how often asked without an event
 
     # ---- the device ----
 
@@ -166,6 +193,13 @@ class History:
             self._sent[stream] = frame.base + len(frame.ids)
         live, granted = device.session.live_nodes, device.session.limits.live_nodes
         must(live <= granted, "credits", f"the device has {live} live nodes, {granted} granted")
+        flying = device.session._ahead.frames_flying
+        must(flying <= live, "credits", f"{flying} frames in flight hold {live} live nodes")
+
+    def device_drafts(self, device: DeviceProcess, work: DraftWork) -> None:
+        """Check that a device drafts no more than it may send."""
+        drafted, granted = len(device.session.ahead) + work.count, device.session.limits.live_nodes
+        must(drafted <= granted, "credits", f"the device drafts {drafted} tokens, {granted} granted")
 
     def _opens(self, device: DeviceProcess, opened: Open) -> None:
         must(device not in self._superseded, "fence", "a superseded device opens another stream")
@@ -199,6 +233,7 @@ class History:
             "credits",
             f"{edge.name} counts {live} live nodes, {granted} granted",
         )
+        self._sitting.pop(entry, None)
         if isinstance(frame, Open) and edge.receipts is not None:
             self._presented(edge.receipts.name, stream, entry, frame)
 
@@ -227,6 +262,32 @@ class History:
         if commit.receipt:
             self._signed[key, session_id] = max(self._signed.get((key, session_id), 0), commit.length)
             self._receipts[key, commit.receipt] = commit.length
+
+    def edge_runs(self, edge: EdgeProcess, entry: Entry, work: Pass) -> None:
+        """Check that what a pass adds to the text without the device ends within what the edge may go ahead."""
+        session = entry.session
+        self._sitting.pop(entry, None)
+        if not work.span.wanted or session._token_due or (work.nodes and not work.own):
+            return
+        lengths = _lengths(work.span)[len(work.span.tokens) - work.own :] or [session.committed_length]
+        ahead = max(lengths) + 1 - session._acked
+        must(ahead <= edge.limits.ahead_tokens, "ahead", f"{ahead} ahead, {edge.limits.ahead_tokens} granted")
+
+    def edge_rests(self, edge: EdgeProcess, entry: Entry) -> None:
+        """Check that a session has a reason to rest, and a wait for a draft.
+
+        A wait ends, and takes no longer than what drafts can have saved, beginning with a pass.
+        """
+        until_s = entry.session.wakes_s
+        if until_s is None:
+            must(not _may_go_ahead(entry.session), "waits", "nothing will ever wake a session that could go ahead")
+            return
+        since_s, asked = self._sitting.get(entry, (edge.now, 0))
+        self._sitting[entry] = since_s, asked + 1
+        must(until_s > edge.now, "waits", f"it is to wake at {until_s}, and it is {edge.now}")
+        must(asked < MOST_ASKED, "waits", f"asked {asked} times, and nothing happened")
+        most_s = (1 + entry.session.committed_length - self.prompt_length) * self.longest_pass_s
+        must(until_s - since_s <= most_s + 1e-6, "waits", f"it waits {until_s - since_s} s, {most_s} s at the most")
 
     # ---- the end ----
 

@@ -5,10 +5,9 @@ Each names the checks that may catch it; a setting that it needs to show is part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
@@ -21,66 +20,10 @@ from airdraft.core.types import Draft, EdgeFrame, Finish, Pass, PassResult, Refu
 from airdraft.link.virtual_device import DeviceProcess
 from airdraft.link.virtual_journal import Journal
 from airdraft.link.virtual_time import RowEngine
-from tests.link.faults_actions import FAULTS
-from tests.link.faults_history import Caught
-from tests.link.faults_schedules import Schedule, draw, play
+from tests.link import faults_planted_ahead  # noqa: F401 (its bugs are put into BUGS)
+from tests.link.faults_bugs import BUGS, Bug, Patches, bug, getter
 
-Patches = Iterator[AbstractContextManager[Any]]
-Plant = Callable[[], Patches]
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """A bug, and by which checks it may be caught."""
-
-    name: str
-    plant: Plant
-    checks: frozenset[str]
-    setting: dict[str, Any] = field(default_factory=dict)  # what it needs to show
-    kinds: tuple[str, ...] = tuple(FAULTS)  # of faults to draw from
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        """Have the bug for as long as the context lasts."""
-        with ExitStack() as stack:
-            for change in self.plant():
-                stack.enter_context(change)
-            yield
-
-    def schedules(self, most: int) -> Iterator[Schedule]:
-        """Draw schedules that may show it, greedy and seeded in turn."""
-        for seed in range(most):
-            schedule = draw(seed, seeded=bool(seed % 2), kinds=self.kinds)
-            yield replace(schedule, setting=replace(schedule.setting, **self.setting))
-
-    def caught(self, most: int) -> tuple[int, Caught] | None:
-        """Return how many schedules it took, and by what; None where none of ``most`` did."""
-        with self.planted():
-            for count, schedule in enumerate(self.schedules(most), 1):
-                caught = play(schedule).caught
-                if caught is not None:
-                    return count, caught
-        return None
-
-
-BUGS: list[Bug] = []
-
-
-def bug(*checks: str, kinds: tuple[str, ...] = tuple(FAULTS), **setting: Any) -> Callable[[Plant], Plant]:
-    """Put a planting into ``BUGS``."""
-
-    def put(plant: Plant) -> Plant:
-        BUGS.append(Bug(plant.__name__, plant, frozenset(checks), setting, kinds))
-        return plant
-
-    return put
-
-
-def _getter(owner: type, name: str) -> Callable[[Any], Any]:
-    getter = vars(owner)[name].fget
-    assert callable(getter)
-    return cast(Callable[[Any], Any], getter)
-
+__all__ = ["BUGS", "Bug", "small_window"]
 
 # ---- credits ----
 
@@ -192,7 +135,7 @@ def the_edge_does_not_say_which_frame_it_refused() -> Patches:
     yield patch.object(DeviceSession, "received", received)
 
 
-@bug("finishes")
+@bug("finishes", "credits")
 def contradicted_drafts_are_kept() -> Patches:
     right = Ahead.advance
 
@@ -239,7 +182,7 @@ def what_the_device_missed_is_not_sent() -> Patches:
 
 @bug("epochs", "crash")
 def an_epoch_is_used_again_after_a_restart() -> Patches:
-    right = _getter(Journal, "epoch")
+    right = getter(Journal, "epoch")
     yield patch.object(Journal, "epoch", property(lambda self: max(0, right(self) - 1)))
 
 
@@ -299,7 +242,7 @@ def the_prefix_starts_one_too_late() -> Patches:
 
 @bug("order", "text", "faults", "stop")
 def the_last_commit_is_lost_on_restart() -> Patches:
-    right = _getter(Journal, "ids")
+    right = getter(Journal, "ids")
     yield patch.object(Journal, "ids", property(lambda self: right(self)[:-1]))
 
 
@@ -502,15 +445,3 @@ def drafts_hang_one_position_late() -> Patches:
         return right(self, work, [*tokens[1:], *tokens[:1]])
 
     yield patch.object(DeviceSession, "drafted", drafted)
-
-
-@bug("acceptance", acceptance=1.0, mute_every=2, near_ties=0.0, draft_length=3, own_draft_tokens=4, pass_s=0.3)
-def a_draft_of_the_edge_outlives_its_text() -> Patches:
-    right = EdgeSession.own_drafted
-
-    def own_drafted(self: EdgeSession, work: Any, tokens: Sequence[int]) -> None:
-        right(self, work, tokens)
-        if self._text.complete:
-            self._own._written = (self._text.path.end, tuple(tokens))
-
-    yield patch.object(EdgeSession, "own_drafted", own_drafted)

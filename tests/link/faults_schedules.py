@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from airdraft.core.session import EdgeSession
 from airdraft.link.virtual_world import Wire
@@ -62,6 +63,23 @@ def draw_setting(chance: random.Random, *, seeded: bool) -> Setting:
     )
 
 
+PIPELINED: dict[str, Any] = {"draft_length": 1, "outstanding": 64}
+PEARL: dict[str, Any] = {"outstanding": 1, "ahead": 1, "first_alone": True, "bonus": False}
+PROACTIVE: dict[str, Any] = {"outstanding": 1, "ahead": 1}
+SPLIT: dict[str, Any] = {"outstanding": 1, "split": True}
+AS_DRAWN: dict[str, Any] = {}
+_CONDUCTS = (AS_DRAWN, PIPELINED, PIPELINED | {"rests": True}, PEARL, PROACTIVE, SPLIT)
+
+
+def conduct(seed: int) -> dict[str, Any]:
+    """Return which schedule device and edges follow, as settings.
+
+    It takes no number from the chance that draws the rest: what a seed stands for must not change with what is tried.
+    """
+    number, run_ahead = divmod(seed // 2, 2)  # greedy and seeded texts take turns, and both get each
+    return {**_CONDUCTS[number % len(_CONDUCTS)], "run_ahead": bool(run_ahead)}
+
+
 def draw_step(chance: random.Random, kinds: Sequence[str] = tuple(FAULTS)) -> Step:
     """Draw one step of one of the ``kinds``."""
     return Step(
@@ -74,11 +92,16 @@ def draw_step(chance: random.Random, kinds: Sequence[str] = tuple(FAULTS)) -> St
 
 
 def draw(
-    seed: int, *, seeded: bool, steps: tuple[int, int] = (8, 20), kinds: Sequence[str] = tuple(FAULTS)
+    seed: int,
+    *,
+    seeded: bool,
+    steps: tuple[int, int] = (8, 20),
+    kinds: Sequence[str] = tuple(FAULTS),
+    conducts: bool = True,
 ) -> Schedule:
-    """Draw a schedule by its seed."""
+    """Draw a schedule by its seed; without ``conducts`` every edge waits for a device that fills its frames."""
     chance = random.Random(seed)
-    setting = draw_setting(chance, seeded=seeded)
+    setting = replace(draw_setting(chance, seeded=seeded), **(conduct(seed) if conducts else {}))
     return Schedule(setting, tuple(draw_step(chance, kinds) for _ in range(chance.randint(*steps))))
 
 

@@ -6,17 +6,21 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
+from airdraft.core.drafting import NgramDrafter
+from airdraft.core.receipts import ReceiptKey
+from airdraft.core.rows import TargetRow
 from airdraft.core.sampling import choose, penalised
-from airdraft.core.session import EdgeSession
-from airdraft.core.types import Limits, Plan, Sampling
+from airdraft.core.session import EdgeSession, RunAhead
+from airdraft.core.types import Limits, Open, Plan, Sampling
+from airdraft.link.virtual_edge import Clock
 from airdraft.link.virtual_journal import Wish
 from airdraft.link.virtual_time import NextDraft
-from airdraft.link.virtual_world import EdgePlan, Scene, Wire, World
+from airdraft.link.virtual_world import EdgePlan, Scene, Ways, Wire, World
 from tests.core.worlds import IDENTITY, VOCABULARY, pseudo_target
 from tests.link.faults_history import Caught, History, Model, must
 from tests.link.faults_wires import with_siblings
@@ -42,6 +46,10 @@ class Setting:
     keys: int = 0  # 0: no receipts; 1: one key for all; 2: the first edge has one of its own, the last none
     draft_length: int = 4
     outstanding: int = 1
+    ahead: int = 0  # frames that the device drafts past those in flight
+    first_alone: bool = False  # its first token after a miss goes up at once
+    rests: bool = False  # it drafts nothing behind an edge that it is not likely to overtake
+    split: bool = False  # it draws what replaces a miss from a row of the target's
     acceptance: float = 0.7
     mute_every: int = 0  # the drafter has nothing to say on one path in so many; 0: always something
     live_nodes: int = 256
@@ -55,9 +63,12 @@ class Setting:
     clock_offset_s: float = 0.0
     give_up_s: float = 1e9
     live_nodes_elsewhere: int = 256  # at every edge but the first
-    own_draft_tokens: int = 0  # what a drafter at the edge adds to a pass while the device idles
+    own_draft_tokens: int = 0  # what a drafter at the edge adds to a pass
+    own_lookup: bool = False  # it looks up the text's own n-grams; else it is the device's
+    bonus: bool = True  # edges commit a token of their own after a draft that was right
     near_ties: float = 0.0  # share of paths after which edges differ, as under the fast profile
     dies: bool = False  # one edge is dead when faults stop, and stays so
+    run_ahead: bool = False  # edges go ahead of the device
     siblings: bool = False  # a proxy hangs a wrong sibling beside every draft
 
 
@@ -66,9 +77,20 @@ class Setting:
 
 def seeded_target(rows: Sequence[int], sampling: Sampling, path: Sequence[int]) -> int:
     """Choose from logits that depend on every row of the cache."""
+    return choose(seeded_row(rows), sampling, VOCABULARY, path)
+
+
+def seeded_row(rows: Sequence[int]) -> NDArray[np.float32]:
+    """Return logits, [V], that depend on every row of the cache."""
     noise = blake2b(repr(tuple(rows)).encode(), digest_size=VOCABULARY).digest()
-    logits = np.frombuffer(noise, dtype=np.uint8).astype(np.float32) / np.float32(32)
-    return choose(logits, sampling, VOCABULARY, path)
+    return np.frombuffer(noise, dtype=np.uint8).astype(np.float32) / np.float32(32)
+
+
+def looked_up(path: Sequence[int]) -> int | None:
+    """Return what followed the last place where the path's end stood before."""
+    drafter = NgramDrafter()
+    drafter.learn(path)
+    return next(iter(drafter.propose(path, 1, lambda: False)), None)
 
 
 def target(rows: Sequence[int], sampling: Sampling, path: Sequence[int]) -> int:
@@ -89,8 +111,14 @@ def _share(salt: bytes, path: Sequence[int]) -> float:
 class Trial:
     """One world under faults, with its history."""
 
-    def __init__(self, setting: Setting, wire: Wire | None = None, core: type[EdgeSession] = EdgeSession) -> None:
-        """Begin; frames pass through ``wire``, which stands for what carries them."""
+    def __init__(
+        self,
+        setting: Setting,
+        wire: Wire | None = None,
+        core: type[EdgeSession] = EdgeSession,
+        ways: Ways | None = None,
+    ) -> None:
+        """Begin; frames pass through ``wire``, which stands for what carries them, and take as long as ``ways`` say."""
         self.setting = setting
         self.applied: Counter[str] = Counter()
         self.finish_s = 0.0  # virtual seconds from the last fault to the end
@@ -100,10 +128,18 @@ class Trial:
         prompt = tuple(chance.randrange(VOCABULARY) for _ in range(setting.prompt))
         stops, perfect = frozenset(setting.stops), setting.acceptance == 1.0 and not setting.near_ties
         model = Model(prompt, stops, setting.max_tokens, self._choices, near_ties=setting.near_ties > 0)
-        self.history = History(model, perfect=perfect)
+        self.history = History(model, perfect=perfect, longest_pass_s=setting.pass_s)
         wire = with_siblings(wire or Wire()) if setting.siblings else wire or Wire()
-        made = partial(core, own_draft_tokens=setting.own_draft_tokens)
-        self.world = World(self._scene(prompt), self._choose, self._drafter(), self.history, wire, made)
+
+        def made(opened: Open, limits: Limits, receipts: ReceiptKey | None, clock: Clock) -> EdgeSession:
+            rule = RunAhead(clock) if setting.run_ahead else None
+            own = setting.own_draft_tokens
+            return core(opened, limits, receipts, own_draft_tokens=own, run_ahead=rule, bonus=setting.bonus)
+
+        own_draft = looked_up if setting.own_lookup else None
+        self.world = World(
+            self._scene(prompt), self._choose, self._drafter(), self.history, wire, made, own_draft, ways, self._row
+        )
         self._guarded(self.world.begin)
 
     def _scene(self, prompt: tuple[int, ...]) -> Scene:
@@ -119,11 +155,11 @@ class Trial:
             )
             for count in credits
         ]
-        plan = Plan(setting.draft_length, setting.outstanding)
+        plan = Plan(setting.draft_length, setting.outstanding, setting.ahead, setting.first_alone, setting.split)
         session_id = setting.seed.to_bytes(16, "little")
         wish = Wish(
             session_id, IDENTITY, prompt, self._sampling, setting.stops, setting.max_tokens, plan, names,
-            setting.give_up_s,
+            setting.give_up_s, setting.rests,
         )  # fmt: skip
         secrets = [(b"", b"s" * 32, b"s" * 32)[setting.keys]] * setting.edges
         if setting.keys == 2:
@@ -153,6 +189,13 @@ class Trial:
             return target(rows, sampling, path)
         choices = self._choices(rows)
         return choices[int(_share(edge.encode(), rows) * len(choices))]
+
+    def _row(self, edge: str, rows: Sequence[int], sampling: Sampling, path: Sequence[int]) -> TargetRow:
+        """Return logits, [V], of which an edge makes its choice: the target's own, but for near ties."""
+        token = self._choose(edge, rows, sampling, path)
+        if sampling != SAMPLINGS[0] and token == target(rows, sampling, path):
+            return TargetRow.of(seeded_row(rows))
+        return TargetRow.of(np.where(np.arange(VOCABULARY) == token, 1e4, 0.0).astype(np.float32))
 
     def _drafter(self) -> NextDraft:
         setting = self.setting

@@ -54,4 +54,5 @@ def with_siblings(wire: Wire) -> Wire:
 def _tree(draft: Draft) -> Draft:
     ids = tuple(token for right in draft.ids for token in ((right - 1) % VOCABULARY, right))
     parents = tuple(parent for index in range(len(draft.ids)) for parent in [2 * index - 1] * 2)
-    return replace(draft, ids=ids, parents=parents)
+    told = None if draft.probabilities is None else tuple(told for told in draft.probabilities for _ in range(2))
+    return replace(draft, ids=ids, parents=parents, probabilities=told)

@@ -67,3 +67,21 @@ def test_a_text_is_cut_before_accepted_siblings_were_gathered() -> None:
     session.received(Prefix(2, 6, TEXT[6:9]))
     commits = [frame for frame in written(session, engine) if isinstance(frame, Commit)]
     assert [commit.ids for commit in commits] == [TEXT[9:10]]
+
+
+def test_a_draft_of_the_edge_is_cut_where_the_device_comes_back_with_less_than_it_had_acked() -> None:
+    """What was written while more was acked would lead further past the ack than the edge may go."""
+    first = opened(1, 3)
+    session, engine = EdgeSession(first, Limits(4096, ahead_tokens=2), own_draft_tokens=4), RowEngine(pseudo_target)
+    session.attach(first)
+    session.received(Prefix(1, 0, PROMPT))
+    written(session, engine)
+    session.received(Draft(1, 1, 4, 4, path_hash(TEXT[:4]), idle=True))
+    wish = session.own_draft()
+    assert wish is not None
+    session.own_drafted(wish, TEXT[4:5])
+    session.attach(opened(2, 3))
+    session.received(Draft(2, 1, 3, 3, path_hash(TEXT[:3]), idle=True))
+    work = session.next_pass()
+    assert work is not None
+    assert work.nodes == 0

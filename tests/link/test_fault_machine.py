@@ -43,7 +43,12 @@ SETTINGS = st.builds(
     edges=st.integers(2, 3),
     keys=st.integers(0, 2),
     draft_length=st.integers(0, 12),
-    outstanding=st.integers(1, 4),
+    outstanding=st.sampled_from([1, 2, 3, 4, 64]),
+    ahead=st.integers(0, 2),
+    first_alone=st.booleans(),
+    bonus=st.booleans(),
+    split=st.booleans(),
+    rests=st.booleans(),
     acceptance=st.sampled_from([0.0, 0.3, 0.7, 0.9, 1.0]),
     mute_every=st.sampled_from([0, 2, 5]),
     live_nodes=CREDITS,
@@ -61,6 +66,7 @@ SETTINGS = st.builds(
     near_ties=st.sampled_from([0.0, 0.0, 0.1]),
     dies=st.booleans(),
     siblings=st.booleans(),
+    run_ahead=st.booleans(),
 )
 
 
@@ -204,3 +210,24 @@ def test_clocks_start_anywhere() -> None:
         schedule = draw(chance.getrandbits(32), seeded=False)
         for offset_s in (0.0, 1e6):
             assert play(replace(schedule, setting=replace(schedule.setting, clock_offset_s=offset_s))).caught is None
+
+
+@pytest.mark.parametrize("own_draft_tokens", [0, 4])
+def test_in_ten_minutes_of_silence_nothing_grows(own_draft_tokens: int) -> None:
+    """Whoever drafts on stops at its bound, and so does whoever runs ahead; then the text goes on."""
+    setting = Setting(draft_length=1, outstanding=64, run_ahead=True, max_tokens=60, own_draft_tokens=own_draft_tokens)
+    trial = Trial(replace(setting, live_nodes=8, live_nodes_elsewhere=8, ahead_tokens=16))
+    world = trial.world
+    world.agenda.run(events=60)
+    (device,), sizes = world.devices, []
+    for name in world.edges:
+        world.darken(device.name, name, 600.0, lost=False)
+    for _ in range(10):
+        world.agenda.run(seconds=50.0)
+        (entry,) = [entry for _, entry in world.entries]
+        assert len(device.session.ahead) <= 8
+        assert entry.session.committed_length - entry.session._acked <= 16
+        sizes.append((entry.session.committed_length, len(device.session.ahead), len(device.journal.ids)))
+    assert not world.finished
+    assert len(set(sizes)) == 1
+    trial.settle()

@@ -123,18 +123,25 @@ def test_deadlines_are_absolute_so_one_slow_step_delays_no_other() -> None:
     assert pacer.late_s == pytest.approx([0.005, 0.0, 0.0], abs=1e-4)
 
 
-@given(st.integers(1, 12), st.integers(0, 12))
-def test_a_void_draft_ends_with_the_step_under_way(count: int, after: int) -> None:
+@given(st.integers(1, 12), st.floats(0, 0.125))
+def test_a_void_draft_ends_at_once_without_the_token_under_way(count: int, after_s: float) -> None:
     clock = StoodClock()
-    inner = CountingDrafter(clock)
-    began_s = clock.now_s
+    pacer, began_s = clock.pacer(), clock.now_s
+    tokens = PacedDrafter(CountingDrafter(clock), 0.01, pacer).propose(
+        [0], count, lambda: clock.now_s >= began_s + after_s
+    )
+    ended_s = clock.now_s - began_s
+    assert abs(ended_s - min(after_s, count * 0.01)) <= 1e-3
+    assert len(tokens) == min(count, int(ended_s / 0.01))
+    assert pacer.late_s == pytest.approx([0.0] * len(tokens), abs=1e-4)  # the token that was given up is not late
 
-    def cancelled() -> bool:
-        return clock.now_s >= began_s + after * 0.01 - 1e-5 and after < 12
 
-    tokens = PacedDrafter(inner, 0.01, clock.pacer()).propose([0], count, cancelled)
-    assert len(tokens) == (count if after == 12 else min(count, after))
-    assert clock.now_s - began_s == pytest.approx(len(tokens) * 0.01, abs=1e-3)
+def test_a_slow_drafter_that_is_cut_in_a_token_leaves_no_entry() -> None:
+    clock = StoodClock()
+    pacer, began_s = clock.pacer(), clock.now_s
+    drafter = PacedDrafter(CountingDrafter(clock, slow_at=2), 0.01, pacer)
+    assert drafter.propose([0, 0], 3, lambda: clock.now_s > began_s + 0.012) == [1]
+    assert pacer.late_s == pytest.approx([0.005], abs=1e-4)
 
 
 def test_a_drafter_that_has_no_more_to_say_costs_nothing_more() -> None:

@@ -42,7 +42,15 @@ from tests.shapes import shape
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with edge_node(["--model", "demo"]) as running:
+    """An edge that waits for its devices, so that their drafts are there to be accepted."""
+    with edge_node(["--model", "demo", "--no-run-ahead"]) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def going_ahead() -> Iterator[str]:
+    """An edge as it is without options."""
+    with edge_node() as running:
         yield running
 
 
@@ -60,7 +68,7 @@ def device(*arguments: str, env: dict[str, str], text: str = "") -> subprocess.C
     )  # fmt: skip
 
 
-def test_generate_streams_text_and_ends_with_one_line(address: str, home: dict[str, str]) -> None:
+def test_generate_streams_text_and_ends_with_one_line(address: str, going_ahead: str, home: dict[str, str]) -> None:
     prompt = word_problem("held-out", 1).prompt
     done = device("generate", prompt, "--edge", address, "--draft-model", "demo", env=home)
     assert done.returncode == 0, done.stderr
@@ -81,8 +89,14 @@ def test_generate_streams_text_and_ends_with_one_line(address: str, home: dict[s
     assert json.loads(alone.stdout)["ids"] == report["ids"]
     assert json.loads(alone.stdout)["drafted_tokens"] == 0
 
-    ngram = device("generate", prompt, "--edge", address, "--json", env=home)
-    assert json.loads(ngram.stdout)["ids"] == report["ids"]
+    for edge, schedule, model in (
+        (address, "sync", "ngram"),
+        (address, "sync", "demo"),
+        (going_ahead, "pipelined", "demo"),
+        (going_ahead, "auto", "ngram"),
+    ):
+        options = ("--edge", edge, "--schedule", schedule, "--draft-model", model, "--json")
+        assert json.loads(device("generate", prompt, *options, env=home).stdout)["ids"] == report["ids"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from airdraft.core.acceptance import ACCEPTANCE_RULES
 from airdraft.core.acceptance_chain import Chain, Distribution, SparseQ, Uniforms, quantise
 from airdraft.core.errors import MalformedFrame
+from airdraft.core.rows import TargetRow
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -87,7 +89,10 @@ def drafts(draw: st.DrawFn) -> Draft:
     seq = draw(st.integers(0, 2**32 - 1))
     told: bool = draw(st.booleans())
     q = tuple(draw(distributions(token)) for token in drafted) if drafted and told else None
-    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle and not drafted, q)
+    sure: bool = draw(st.booleans())
+    probabilities = tuple(draw(st.floats(0, 1, width=32)) for _ in drafted) if drafted and sure else None
+    idle = idle and not drafted
+    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle, q, probabilities)
 
 
 @st.composite
@@ -106,6 +111,7 @@ def opens(draw: st.DrawFn) -> Open:
         draw(st.none() | lengths),
         draw(receipts),
         draw(st.integers(0, 2**32 - 1)),
+        draw(st.booleans()),
     )
 
 
@@ -118,7 +124,11 @@ def commits(draw: st.DrawFn) -> Commit:
     timing = Timing(draw(st.integers(0, 10**9)) / 1e6, draw(st.integers(0, 10**9)) / 1e6)
     seq = draw(st.integers(0, 2**32 - 1))
     length, path_hash, receipt = base + len(committed), draw(hashes), draw(receipts)
-    return Commit(draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt)
+    half: bool = draw(st.booleans())
+    row = TargetRow(draw(st.binary(min_size=8, max_size=8)) * (VOCABULARY // (4 if half else 2)), half)
+    told = origins[-1:] == (Origin.RECOVERED,) and draw(st.booleans())
+    row_told = row if told else None
+    return Commit(draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt, row_told)
 
 
 pings = st.builds(Ping, epochs, st.integers(0, 2**32 - 1), st.booleans())
@@ -195,6 +205,21 @@ def test_an_edges_frame_survives(frame: EdgeFrame) -> None:
 def test_a_draft_costs_28_bytes_and_4_a_token(count: int) -> None:
     draft = Draft(99, 9_999, 15_000, 15_060, b"\xff" * 8, tuple(range(100, 100 + count)))
     assert device_frame_to_proto(draft).ByteSize() <= 28 + 4 * count
+    told = replace(draft, probabilities=(0.5,) * count)
+    assert device_frame_to_proto(told).ByteSize() <= 31 + 8 * count
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["float16", "float32"])
+def test_a_row_survives_to_the_last_bit(*, half: bool) -> None:
+    logits = np.random.default_rng(1).normal(0, 9, VOCABULARY)
+    row = TargetRow.of(logits.astype(np.float16) if half else logits.astype(np.float32))
+    commit = Commit(1, 4, (7,), 5, b"h" * 8, 1, (Origin.RECOVERED,), row=row)
+    message = pb.EdgeFrame.FromString(edge_frame_to_proto(commit).SerializeToString())
+    assert message.ByteSize() <= 40 + (2 if half else 4) * VOCABULARY
+    read = edge_frame_from_proto(message, VOCABULARY)
+    assert isinstance(read, Commit)
+    assert read.row is not None
+    assert np.array_equal(read.row.logits, logits.astype(np.float16 if half else np.float32))
 
 
 def _q(id_steps: list[int], weights: list[int]) -> pb.SparseDistribution:
@@ -203,6 +228,11 @@ def _q(id_steps: list[int], weights: list[int]) -> pb.SparseDistribution:
 
 def _draft(**fields: object) -> pb.DeviceFrame:
     return pb.DeviceFrame(draft=pb.Draft(**{"epoch": 1, "seq": 1, "acked": 3, "ids": [1, 2], **fields}))  # type: ignore[arg-type]
+
+
+def _commit(**fields: object) -> pb.EdgeFrame:
+    good: dict[str, object] = {"epoch": 1, "ids": [1, 2], "origins": [pb.ORIGIN_ACCEPTED, pb.ORIGIN_RECOVERED]}
+    return pb.EdgeFrame(commit=pb.Commit(**(good | fields)))  # type: ignore[arg-type]
 
 
 def _open(**fields: object) -> pb.DeviceFrame:
@@ -236,6 +266,12 @@ def _open(**fields: object) -> pb.DeviceFrame:
         (_draft(q=[_q([1], [65535]), _q([2, VOCABULARY], [65534, 1])]), "q"),
         (_draft(q=[_q([1], [65535]), _q([2] + [0] * 256, [1] * 257)]), "q"),
         (_draft(q=[_q([1], [65535]), _q([2], [65534, 1])]), "q"),
+        (_draft(probabilities=[0.5]), "probabilities"),
+        (_draft(probabilities=[0.5] * 3), "probabilities"),
+        (_draft(ids=[], probabilities=[0.5]), "probabilities"),
+        (_draft(probabilities=[0.5, 1.5]), "probabilities"),
+        (_draft(probabilities=[0.5, -0.5]), "probabilities"),
+        (_draft(probabilities=[0.5, float("nan")]), "probabilities"),
         (pb.DeviceFrame(prefix=pb.Prefix(epoch=1, ids=[1] * 4097)), "ids"),
         (pb.DeviceFrame(prefix=pb.Prefix(epoch=1, start=2**32 - 1)), "start"),
         (pb.DeviceFrame(finish=pb.Finish(epoch=1, length=2**32 - 1)), "length"),
@@ -268,6 +304,12 @@ def test_an_edge_refuses_what_does_not_fit(message: pb.DeviceFrame, field: str) 
         (pb.EdgeFrame(refused=pb.Refused(epoch=1)), "code"),
         (pb.EdgeFrame(opened=pb.Opened(epoch=1)), "live_nodes"),
         (pb.EdgeFrame(commit=pb.Commit(epoch=1, receipt=b"r" * 65)), "receipt"),
+        (_commit(row=bytes(4 * VOCABULARY - 1)), "row"),
+        (_commit(row=bytes(4 * VOCABULARY + 4)), "row"),
+        (_commit(row=bytes(VOCABULARY)), "row"),
+        (_commit(row=bytes(1 << 20)), "row"),
+        (_commit(row=bytes(4 * VOCABULARY), origins=[pb.ORIGIN_RECOVERED, pb.ORIGIN_BONUS]), "row"),
+        (_commit(row=bytes(4 * VOCABULARY), ids=[], origins=[]), "row"),
         (pb.EdgeFrame(ping=pb.Ping(number=1)), "epoch"),
         (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=["a:1"] * 17)), "edges"),
         (pb.EdgeFrame(drain=pb.Drain(epoch=1, edges=[""])), "edges"),

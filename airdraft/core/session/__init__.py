@@ -3,14 +3,17 @@
 from airdraft.core.session.device import Committed, DeviceSession, Journalled, Lost, Output
 from airdraft.core.session.edge import EdgeSession
 from airdraft.core.session.liveness import Liveness
+from airdraft.core.session.overtaking import Overtaking
 from airdraft.core.session.passes import PASS_NODES, Wish
 from airdraft.core.session.reattach import Attempt, Reattachment
+from airdraft.core.session.run_ahead import Company, RunAhead
 from airdraft.core.types import DraftWork
 
 __all__ = [
     "PASS_NODES",
     "Attempt",
     "Committed",
+    "Company",
     "DeviceSession",
     "DraftWork",
     "EdgeSession",
@@ -18,6 +21,8 @@ __all__ = [
     "Liveness",
     "Lost",
     "Output",
+    "Overtaking",
     "Reattachment",
+    "RunAhead",
     "Wish",
 ]

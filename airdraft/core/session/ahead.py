@@ -20,6 +20,9 @@ class Ahead:
         self._flying: deque[tuple[int, int]] = deque()  # (seq, length at the end) of each frame that is still live
         self._tree = DraftTree()  # what was sent, past the committed end, not contradicted: the credits in use
         self._committed = committed
+        self._frame_from = committed.length  # where the frame in the making begins
+        self.overtaken = False  # the edge went past a frame in the making, and has accepted nothing since
+        self.contradicted = True  # nothing has gone up since a commit contradicted the draft, or since the beginning
 
     @property
     def end(self) -> bytes:
@@ -30,6 +33,15 @@ class Ahead:
     def unsent(self) -> int:
         """Return how many drafted tokens are not on their way."""
         return len(self.ids) - self.sent
+
+    @property
+    def in_the_making(self) -> int:
+        """Return how many positions the frame in the making has, those that commits have overtaken included.
+
+        A frame is sent when its last token is drafted, though the edge has caught up with a part of it: an edge that
+        goes ahead as fast as the device drafts would otherwise keep every frame from being whole.
+        """
+        return self._committed.length + len(self.ids) - self._frame_from
 
     @property
     def frames_flying(self) -> int:
@@ -56,6 +68,8 @@ class Ahead:
         base_hash = self._hashes[self.sent - 1] if self.sent else self._committed.end
         draft = Draft(epoch, seq, length, length + self.sent, base_hash, ids)
         self.sent += len(ids)
+        self.contradicted = False
+        self._frame_from = length + self.sent
         self._tree.add(draft, self._committed)
         self._flying.append((seq, draft.base + len(ids)))
         return draft
@@ -69,11 +83,18 @@ class Ahead:
     def advance(self, ids: Sequence[int]) -> None:
         """Follow the committed text, which has just grown by ``ids``: keep what they agree with, sent or not."""
         agreed = min(len(ids), len(self.ids))
+        if self.sent and self.ids[:1] == list(ids[:1]):
+            self.overtaken = False
+        elif self.unsent and agreed == len(self.ids):
+            self.overtaken = True
         if self.ids[:agreed] == list(ids[:agreed]):
             del self.ids[: len(ids)], self._hashes[: len(ids)]
             self.sent = max(0, self.sent - len(ids))
         else:
             self._drop(0)
+            self.contradicted = True
+        if not self.ids:
+            self._frame_from = self._committed.length
         self._tree.advance(self._committed)
         self._flying = deque(item for item in self._flying if self.sent and item[1] > self._committed.length)
 
@@ -87,9 +108,12 @@ class Ahead:
     def grounded(self) -> None:
         """The stream is gone and nothing is on its way; what was drafted stays and is new to the next edge."""
         self.sent = 0
+        self.overtaken, self.contradicted = False, True
+        self._frame_from = self._committed.length
         self._flying.clear()
         self._tree.clear()
 
     def _drop(self, keep: int) -> None:
         del self.ids[keep:], self._hashes[keep:]
         self.sent = min(self.sent, keep)
+        self._frame_from = min(self._frame_from, self._committed.length + keep)

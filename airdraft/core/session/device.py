@@ -7,12 +7,14 @@ loss it attaches again with a higher epoch, and what is not committed is new (DE
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from airdraft.core.acceptance import Ending
 from airdraft.core.errors import EdgeFault
 from airdraft.core.paths import HashedPath, ids_digest, next_hash, root_hash
 from airdraft.core.session.ahead import Ahead
+from airdraft.core.session.overtaking import Overtaking
+from airdraft.core.session.split import Told, check_row
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -71,6 +73,7 @@ class Tally:
     drafted: int = 0  # draft tokens sent
     accepted: int = 0  # of those, equal to the committed token at their position
     missed: int = 0  # times that a sent draft was contradicted
+    drawn: int = 0  # recovered tokens that the device drew itself, from the target's row
     by_origin: dict[Origin, int] = field(default_factory=lambda: dict.fromkeys(Origin, 0))
 
     @property
@@ -109,10 +112,12 @@ class DeviceSession:
         limits: Limits,
         plan: Plan,
         journalled: Journalled | None = None,
+        overtaking: Overtaking | None = None,
     ) -> None:
         """Start with the prompt's ids, or go on with what a journal kept of this session.
 
-        ``limits`` are those of ``Describe`` until ``Opened`` brings its own.
+        ``limits`` are those of ``Describe`` until ``Opened`` brings its own. ``overtaking`` says when to rest behind an
+        edge whose quote says that it runs ahead; without it the device drafts always.
         """
         past = journalled or Journalled()
         self.plan = plan
@@ -130,12 +135,16 @@ class DeviceSession:
         self._hashes = HashedPath(root_hash(identity))
         self._hashes.extend(self._ids)
         self._ahead = Ahead(self._hashes)
+        self.overtaking = overtaking
+        self._edge_runs_ahead = False
         self._attached = False
         self._seq = 0
         self._acked = 0
         self._idle_told = False
         self._exhausted_at = b""  # the draft end after which the drafter had no more to say
         self._highest_epoch = past.epoch  # that an edge has seen
+        self._rows = False  # this stream's ``Open`` asked for the target's rows
+        self._told = Told()
 
     # ---- what others may ask ----
 
@@ -177,7 +186,8 @@ class DeviceSession:
         self.limits = self._described = limits or self._described
         self.epoch, self._attached, self._seq = epoch, True, 0
         self._acked, self._idle_told = len(self._ids), False
-        self._ahead.grounded()
+        self._rows = self.plan.split
+        self._grounded()
         opened = Open(
             self.session_id,
             epoch,
@@ -190,13 +200,20 @@ class DeviceSession:
             ids_digest(self._ids),
             0 if with_prefix else None,
             self._receipt,
+            rows=self._rows,
         )
         return [opened, *(self._prefix_frames(0) if with_prefix else ()), *self._settle()]
 
     def detached(self) -> None:
         """The stream is gone; text and drafts stay, and drafting may go on."""
         self._attached = False
+        self._grounded()
+
+    def _grounded(self) -> None:
+        self._edge_runs_ahead = False
         self._ahead.grounded()
+        if self.overtaking is not None:
+            self.overtaking.attached()
 
     def received(self, frame: EdgeFrame) -> list[Output]:
         """Take a frame of the attached stream; frames of another epoch are dropped.
@@ -208,6 +225,7 @@ class DeviceSession:
         match frame:
             case Opened():
                 self.limits = frame.limits
+                self._edge_runs_ahead = frame.quote is not None and frame.quote.runs_ahead
                 return self._settle()
             case NeedPrefix():
                 if frame.start > len(self._ids):
@@ -224,25 +242,52 @@ class DeviceSession:
 
     def draft_work(self) -> DraftWork | None:
         """Return what the drafter should write next, or None until another event; attached or not."""
-        if self.ended or self._ahead.frames_flying >= self.plan.outstanding:
+        if self.ended:
             return None
         count = self._room()
-        if count <= 0 or self._exhausted_at == self._ahead.end:
+        if count <= 0 or self._has_paused:
             return None
+        if self.plan.ahead and self._ahead.frames_flying:
+            count = 1  # an answer may come at any time: what is written is here to be compared, and a void rest is cut
+        if self.overtaking is not None:
+            self.overtaking.drafting(len(self._ids) + len(self._ahead.ids))
         return DraftWork((*self._ids, *self._ahead.ids), count, self._ahead.end)
 
     def is_current(self, work: DraftWork) -> bool:
         """Say whether tokens drafted for ``work`` would still count."""
         return work.path_hash == self._ahead.end and not self.ended
 
-    def drafted(self, work: DraftWork, tokens: Sequence[int]) -> list[Output]:
-        """Take what the drafter wrote for ``work``; fewer tokens than asked for mean that it has no more to say."""
-        if not self.is_current(work):
+    def drafted(self, work: DraftWork, tokens: Sequence[int], probabilities: Sequence[float] = ()) -> list[Output]:
+        """Take what the drafter wrote for ``work``; fewer tokens than asked for mean that it has no more to say.
+
+        ``probabilities`` are its own of the tokens, from the first on; only a plan that is ``split`` sends them.
+        """
+        if self.ended:
             return []
+        if self.plan.split:
+            self._told.wrote(len(work.path), len(tokens), probabilities)
+        if self.overtaking is not None:
+            self.overtaking.drafted(len(tokens), whole=len(tokens) == work.count)
+        if not self.is_current(work):
+            if len(self._ids) > len(work.path):  # a commit went past what it was to go on from
+                self._ahead.overtaken = True
+            self._ahead.add(self._spliced(work, tokens))
+            return self._settle()
         self._ahead.add(tokens[: work.count])
         if len(tokens) < work.count:
             self._exhausted_at = self._ahead.end
         return self._settle()
+
+    def _spliced(self, work: DraftWork, tokens: Sequence[int]) -> Sequence[int]:
+        """Return the tokens of a draft that was cut short by a commit, past what the text and the drafts have become.
+
+        Nothing where the text went another way.
+        """
+        begun, written = len(self._ids) + len(self._ahead.ids) - len(work.path), tokens[: work.count]
+        if not 0 <= begun < len(written):
+            return ()
+        now = (*self._ids, *self._ahead.ids)
+        return written[begun:] if (*work.path, *written[:begun]) == now else ()
 
     def finish(self, length: int) -> list[Output]:
         """The caller stops here, or a stop string ended the text at ``length``."""
@@ -268,7 +313,13 @@ class DeviceSession:
             end = next_hash(end, token)
         if end != commit.path_hash:
             raise EdgeFault("a commit's path hash is not that of its ids")
+        if commit.row is not None:
+            if not self._rows:
+                raise EdgeFault("a commit brings a row that nobody asked for")
+            check_row(commit, self._ids, self.sampling)
         self._count(commit)
+        if self.overtaking is not None:
+            self.overtaking.committed(commit, self._ahead.ids)
         self._hashes.extend(commit.ids)
         self._ids.extend(commit.ids)
         self._ahead.advance(commit.ids)
@@ -283,6 +334,7 @@ class DeviceSession:
         accepted, missed = self._ahead.agreed(commit.ids)
         tally = self.tally
         tally.missed += missed
+        tally.drawn += commit.row is not None
         tally.accepted += accepted
         tally.rounds += bool(commit.ids)
         tally.committed += len(commit.ids)
@@ -305,6 +357,13 @@ class DeviceSession:
 
     # ---- what the device sends ----
 
+    @property
+    def _has_paused(self) -> bool:
+        """Whether the drafter has no more to say, or drafts would come too late to be worth it."""
+        if self._exhausted_at == self._ahead.end:
+            return True
+        return self._edge_runs_ahead and self.overtaking is not None and not self.overtaking.worth
+
     def _room(self) -> int:
         """Return how many more tokens may be drafted for the frame in the making."""
         ahead = self._ahead
@@ -312,15 +371,24 @@ class DeviceSession:
             return 0  # nothing comes after the end of the text
         # The last position is the target's in any case: a draft of it saves nothing.
         useful = self._ending.final_length - 1 - len(self._ids) - len(ahead.ids)
-        frame = min(self.plan.draft_length, self.limits.frame_nodes)
-        return min(frame - ahead.unsent, useful, self.limits.live_nodes - ahead.live_nodes - ahead.unsent)
+        return min(self._frame_room(), useful, self.limits.live_nodes - ahead.live_nodes - ahead.unsent)
+
+    def _frame_room(self) -> int:
+        """Return how many more tokens the plan puts into the frame in the making, or drafts while none may leave."""
+        plan, ahead = self.plan, self._ahead
+        if ahead.frames_flying >= plan.outstanding:
+            return plan.ahead and plan.ahead * plan.draft_length + 1 - ahead.unsent
+        # Behind an edge that goes ahead, whatever is drafted goes up at once: a whole frame would come too late again.
+        alone = (plan.first_alone and ahead.contradicted) or (plan.outstanding > 1 and ahead.overtaken)
+        length = 1 if alone else min(plan.draft_length, self.limits.frame_nodes)
+        return length - (ahead.unsent if plan.ahead else ahead.in_the_making)
 
     def _settle(self) -> list[Output]:
         """Send what is due: a full or final frame, else word that the device idles, else a lone ack."""
         if not self._attached or self.ended:
             return []
         frames: list[Output] = []
-        drafted_out = self._room() <= 0 or self._exhausted_at == self._ahead.end
+        drafted_out = self._room() <= 0 or self._has_paused
         if drafted_out and self._ahead.frames_flying < self.plan.outstanding:
             frames += self._frame()
         if drafted_out and not self._ahead.frames_flying and not self._idle_told:
@@ -336,6 +404,8 @@ class DeviceSession:
         draft = self._ahead.frame(self.epoch, self._seq + 1, credit)
         if draft is None:
             return []
+        if self._rows:
+            draft = replace(draft, probabilities=self._told.of(draft))
         self._seq, self._acked, self._idle_told = draft.seq, draft.acked, False
         self.tally.frames += 1
         self.tally.drafted += len(draft.ids)

@@ -15,12 +15,13 @@ from airdraft.core.errors import (
     OutOfOrder,
     TooLong,
 )
-from airdraft.core.paths import DraftTree, Node, frame_nodes
+from airdraft.core.paths import DraftTree, HashedPath, Node, frame_nodes
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.sampling import penalised
 from airdraft.core.session.admission import Admission
 from airdraft.core.session.own_draft import OwnDraft
 from airdraft.core.session.passes import PASS_NODES, PREFILL_POSITIONS, Wish, verifying_span, walked
+from airdraft.core.session.run_ahead import RunAhead
 from airdraft.core.session.text import EdgeText, Taken
 from airdraft.core.types import (
     Commit,
@@ -62,12 +63,16 @@ class EdgeSession:
         *,
         own_text_only: bool = False,
         own_draft_tokens: int = 0,
+        run_ahead: RunAhead | None = None,
+        bonus: bool = True,
     ) -> None:
         """Prepare for the device's ``first`` attach. Raises TooLong.
 
         receipts          with a key every commit carries a receipt
         own_text_only     take no answer but what this key has signed
-        own_draft_tokens  how many tokens a drafter at the edge adds to a pass while the device idles; 0: there is none
+        own_draft_tokens  how many tokens a drafter at the edge adds to a pass; 0: there is none
+        run_ahead         go ahead of a device whose draft has not come; None waits for it
+        bonus             commit the target's own token after a draft that was right; PEARL leaves it to the next draft
         """
         if first.prompt_length + first.max_tokens > limits.context_tokens:
             raise TooLong(
@@ -87,12 +92,17 @@ class EdgeSession:
         self._last_seq = 0
         self._idle = False
         self._tree = DraftTree()
+        self._line: Node | None = None  # the last one of the last frame that agreed with the text
         self._waiting: list[Draft] = []  # drafts that came before the prefix was complete
         self._kv_length = 0
         self._gather: tuple[int, ...] = ()
         self._in_flight: Pass | None = None
         self._token_due = False  # the last prefill row commits a token in every mode (rule 7)
         self._own = OwnDraft(own_draft_tokens)
+        self._run_ahead = run_ahead
+        self._bonus = bonus
+        self._rows = False  # the device draws from the target's rows itself
+        self.wakes_s: float | None = None  # when to ask for the next pass again, if no event comes before
 
     # ---- what others may ask ----
 
@@ -138,8 +148,7 @@ class EdgeSession:
     @property
     def live_nodes(self) -> int:
         """Return how many live draft nodes this end counts against the credits."""
-        waiting = {node.path_hash for draft in self._waiting for node in frame_nodes(draft)}
-        return len(self._tree) + len(waiting)
+        return len(self._tree) + sum(len(draft.ids) for draft in self._waiting)
 
     @property
     def kv_length(self) -> int:
@@ -162,9 +171,9 @@ class EdgeSession:
         text = self._text
         if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
             return False
-        if self._tree.nodes or self._token_due or not self._may_run or self._own_room <= 0:
+        if self._token_due or self._own_room <= 0 or not (self._idle or self._run_ahead is not None):
             return False
-        return self._own.lacks(text.path.end)
+        return self._own.lacks(text.path.end) and self._tree.line(text.path.end) is not None
 
     # ---- events ----
 
@@ -182,8 +191,12 @@ class EdgeSession:
         acked_before = self._acked
         self.epoch, self.attached, self.attested = opened.epoch, True, attested
         self._last_seq, self._idle, self._acked = 0, False, opened.length
+        self._rows = opened.rows
+        self._line = None
         self._tree.clear()
         self._waiting.clear()
+        if self._run_ahead is not None:
+            self._run_ahead.attached()
         if held:
             return [*frames, *self._go_on(opened)]
         known = self._text.cut(min(opened.length, acked_before, len(self._text.ids)), opened)
@@ -245,15 +258,19 @@ class EdgeSession:
     def wish(self) -> Wish | None:
         """Return what the next pass would be for, or None where there is nothing to do until another event."""
         text = self._text
+        self.wakes_s = None
         if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
             return None
         # A draft of the text's last position alone is not verified, but it waits for an answer: the next token is one.
-        if not (self._tree.nodes or self._token_due or (self._may_run and not self.own_draft_due)):
+        drafted = bool(self._tree.nodes)
+        if self.own_draft_due or not (drafted or self._token_due or self._may_run):
             return None
         lacking, nodes = text.length - self._kv_length, len(self._pass_nodes())
         if lacking > 1:
             return Wish(Work.PREFILL, lacking + nodes)
-        return Wish(Work.VERIFY if nodes else Work.DECODE, 1 + nodes)
+        if drafted or self._token_due or self._idle:
+            return Wish(Work.VERIFY if nodes else Work.DECODE, 1 + nodes)
+        return Wish(Work.RUN_AHEAD, 1 + nodes)
 
     def next_pass(self, positions: int = PREFILL_POSITIONS + PASS_NODES) -> Pass | None:
         """Return the session's next forward pass, of at most ``positions`` > 0, or None as ``wish`` does."""
@@ -276,16 +293,20 @@ class EdgeSession:
             self._last_seq,
             len(nodes),
             tuple(text.ids) if penalised(self._sampling) else range(text.length),
-            own=bool(nodes) and not self._tree.nodes,
+            own=sum(node.path_hash not in self._tree.nodes for node in nodes),
             work=wish.work,
+            row=self._rows and bool(nodes) and bool(self._tree.nodes),
         )
+        if self._run_ahead is not None:
+            self._run_ahead.goes_on()
         return self._in_flight
 
     def own_draft(self) -> DraftWork | None:
         """Return what the edge's own drafter should write, or None until another event; the next pass waits for it."""
         if not self.own_draft_due:
             return None
-        return self._own.ask(self._text.ids, self._own_room, self._text.path.end)
+        end = self._text.path.end
+        return self._own.ask(self._text.ids, self._tree.line(end) or (), self._own_room, end)
 
     def own_drafted(self, work: DraftWork, tokens: Sequence[int]) -> None:
         """Take what the edge's own drafter wrote; it is void where the text has gone on."""
@@ -343,7 +364,7 @@ class EdgeSession:
             return [NeedPrefix(self.epoch, 0)]
         self._token_due = True
         for draft in self._waiting:
-            self._tree.add(draft, self._text.path)
+            self._follow(draft, self._text.path)
         self._waiting.clear()
         return [self._missed(self._text.length)] if self._text.stop is not None else []
 
@@ -366,45 +387,90 @@ class EdgeSession:
         if self._text.hashes is None:
             self._waiting.append(draft)
         else:
-            self._tree.add(draft, self._text.hashes)
+            self._follow(draft, self._text.hashes)
         if self.live_nodes > self.limits.live_nodes:
             raise CreditsExceeded(
                 f"{self.live_nodes} live nodes, {self.limits.live_nodes} granted", field="ids", seq=draft.seq
             )
 
+    def _follow(self, draft: Draft, committed: HashedPath) -> None:
+        """Keep the live part of a frame; tell the run-ahead rule whether the text agrees with it so far."""
+        new = self._tree.add(draft, committed)
+        if self._run_ahead is None:
+            return
+        last = frame_nodes(draft)[-1]
+        agrees = new > 0 or committed.at(last.length) == last.path_hash
+        if agrees:
+            self._line = last
+        self._run_ahead.framed(draft.acked, last.length, len(draft.ids), agrees=agrees, length=committed.length)
+
+    @property
+    def _line_agrees(self) -> bool:
+        """Whether the device's last line, as far as the text has come, is the text's own."""
+        line = self._line
+        return line is not None and self._text.path.at(line.length) == line.path_hash
+
     # ---- passes ----
 
     @property
     def _may_run(self) -> bool:
-        """Whether the edge may go on without a draft of the device (rule 6)."""
-        return self._idle and self._text.length - self._acked < self.limits.ahead_tokens
+        """Whether the edge may go on without a draft of the device (rule 6), and does not wait for one."""
+        text = self._text
+        if text.length - self._acked >= self.limits.ahead_tokens:
+            return False
+        if self._idle:
+            return True
+        if self._run_ahead is None:
+            return False
+        if self._own.nodes(text.path.end, self._tree):
+            return True
+        self.wakes_s = self._run_ahead.sits_out(text.length, self._acked)
+        return self.wakes_s is None
 
     @property
     def _own_room(self) -> int:
         """How many tokens of its own the next pass may verify: with the one that follows, no more than it may run."""
         text = self._text
         ahead = self.limits.ahead_tokens - (text.length - self._acked)
-        return min(self._own.tokens, ahead - 1, text.ending.final_length - text.length - 1)
+        return min(self._own.length, ahead - 1, text.ending.final_length - text.length - 1) - len(self._tree)
 
     def _pass_nodes(self) -> list[Node]:
-        """Return the live nodes to verify, parents before children; none at or past the text's last position."""
+        """Return the nodes to verify, parents before children; none at or past the text's last position.
+
+        First the device's that are live, then the edge's own, which may hang under any of them.
+        """
         text = self._text
-        if not self._tree.nodes:
-            own = self._own.after(text.path.end)
-            return frame_nodes(Draft(self.epoch, 0, 0, text.length, text.path.end, own)) if own else []
-        useful = [node for node in self._tree.nodes.values() if node.length < text.ending.final_length]
-        return useful[:PASS_NODES]
+        most = self._acked + self.limits.ahead_tokens  # a device that came back may have acked less than was known
+        own = [node for node in self._own.nodes(text.path.end, self._tree) if node.length < most]
+        nodes = [*self._tree.nodes.values(), *own]
+        return [node for node in nodes if node.length < text.ending.final_length][:PASS_NODES]
 
     def _commit(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
         text, base = self._text, self._text.length
         walk = walked(done, result.choices, text.ending)
         origins = walk.origins
+        theirs = done.nodes - done.own
         if done.own:
-            origins = tuple(Origin.EDGE_DRAFT if it is Origin.ACCEPTED else it for it in origins)
-        text.append(walk.ids, origins, walk.stop)
+            mine = [index for index, node in enumerate(walk.path) if node >= theirs]
+            origins = tuple(Origin.EDGE_DRAFT if index in mine else it for index, it in enumerate(origins))
+        ids, rows = walk.ids, tuple(base + index for index in walk.path)
+        if not self._bonus and theirs and origins[-1] is Origin.BONUS and walk.stop is None:
+            # The last accepted token is computed again: the next pass has its row.
+            ids, origins, rows = ids[:-1], origins[:-1], rows[:-1]
+        text.append(ids, origins, walk.stop)
         self._token_due = False
         self._tree.advance(text.path)
-        rows = tuple(base + index for index in walk.path)
+        self._own.passed(drafted=theirs > 0)
+        if self._run_ahead is not None:
+            self._run_ahead.passed(
+                result.timing.pass_s,
+                nodes=theirs,
+                accepted=sum(node < theirs for node in walk.path),
+                committed=len(ids),
+                length=text.length,
+                live=bool(self._tree.nodes) or self._line_agrees,
+                alone=len(done.span.tokens) - done.nodes == 1,
+            )
         self._kv_length = base + len(rows)
         if rows != tuple(range(base, base + len(rows))):
             self._gather = rows
@@ -412,7 +478,7 @@ class EdgeSession:
             Commit(
                 self.epoch,
                 base,
-                walk.ids,
+                ids,
                 text.length,
                 text.path.end,
                 done.last_seq,
@@ -420,5 +486,6 @@ class EdgeSession:
                 walk.stop,
                 result.timing,
                 self._receipt(),
+                result.row if done.row and walk.origins[-1] is Origin.RECOVERED else None,
             )
         ]
