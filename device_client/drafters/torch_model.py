@@ -5,6 +5,7 @@ Imported only when such a drafter is asked for: the two take seconds to import a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,13 @@ class TorchDrafter:
         """Read ``feed`` and return the logits [V] after its last token. Raises _Cut."""
         start = len(self._held)
         self._cache.void = cancelled if len(feed) <= CUT_TOKENS else None
-        with self._head.register_forward_pre_hook(lambda *_: self._cache.ask()):
+        drafts_in = threading.get_ident()
+
+        def ask(*_: object) -> None:
+            if threading.get_ident() == drafts_in:  # whoever else runs the same model is not to be cut
+                self._cache.ask()
+
+        with self._head.register_forward_pre_hook(ask):
             output: Any = self._model(
                 input_ids=torch.tensor([feed]),
                 position_ids=torch.arange(start, start + len(feed))[None],

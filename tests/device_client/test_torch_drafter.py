@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -126,3 +127,22 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> Non
 def test_a_missing_folder_is_one_line() -> None:
     with pytest.raises(CheckpointRefused, match=r"^\./nowhere is not a folder; [^\n]+$"):
         load_torch_drafter("./nowhere", vocabulary=100)
+
+
+def test_a_cut_is_of_the_drafters_own_forward_alone() -> None:
+    """Another thread runs the same model in the midst of a drafted token."""
+    model, path, others = shape("llama"), text(12), list[list[int]]()
+    drafter, asked, here = TorchDrafter(model, VOCABULARY), count(), threading.current_thread()
+    drafter.propose(path, 1, never)
+
+    def cancelled() -> bool:
+        if threading.current_thread() is not here:
+            return True
+        if next(asked) == 2:
+            other = threading.Thread(target=lambda: others.append(greedy(model, path, 3)))
+            other.start()
+            other.join()
+        return False
+
+    assert drafter.propose(path, 3, cancelled) == greedy(model, path, 3)
+    assert others == [greedy(model, path, 3)]
