@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from airdraft.core.drafting import Drafter
 from airdraft.core.errors import EdgeUnreachable, error_of
 from airdraft.core.session import Committed, DeviceSession, Lost, Output
-from airdraft.core.types import DeviceFrame, DraftWork, Drain, EdgeFrame, Plan, Sampling
+from airdraft.core.types import DeviceFrame, DraftWork, Drain, EdgeFrame, Plan
 from airdraft.wire.client import EdgeConnection, EdgeStream
-from airdraft.wire.describe import Description
-from bench.engine_devices import Heard
+from bench.engine_devices import Heard, greedy_session
 
 MOST_S = 120.0
 
@@ -157,7 +155,7 @@ async def write_timed(
 
     async def one(index: int) -> Heard:
         await asyncio.sleep(index * apart_s)
-        device = TimedDevice(_session(prompts[index], description, tokens, pace.plan), drafters[index], pace)
+        device = TimedDevice(greedy_session(prompts[index], description, tokens, pace.plan), drafters[index], pace)
         return await device.write(connection.generate(description.vocabulary))
 
     async with EdgeConnection(address) as connection:
@@ -165,16 +163,3 @@ async def write_timed(
         async with asyncio.timeout(MOST_S), asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(index)) for index in range(len(prompts))]
     return [task.result() for task in tasks]
-
-
-def _session(prompt: tuple[int, ...], description: Description, tokens: int, plan: Plan) -> DeviceSession:
-    return DeviceSession(
-        secrets.token_bytes(16),
-        description.identity,
-        prompt,
-        sampling=Sampling(),
-        stop_ids=(),
-        max_tokens=tokens,
-        limits=description.limits,
-        plan=plan,
-    )

@@ -86,7 +86,7 @@ async def write_texts(
     async with asyncio.timeout(MOST_S), asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(
-                InstantDevice(_session(prompt, description, new_tokens, draft_length), drafter).write(
+                InstantDevice(greedy_session(prompt, description, new_tokens, Plan(draft_length)), drafter).write(
                     connection.generate(description.vocabulary)
                 )
             )
@@ -95,7 +95,8 @@ async def write_texts(
     return [task.result() for task in tasks]
 
 
-def _session(prompt: Sequence[int], description: Description, new_tokens: int, draft_length: int) -> DeviceSession:
+def greedy_session(prompt: Sequence[int], description: Description, new_tokens: int, plan: Plan) -> DeviceSession:
+    """Return a session whose text is greedy and ends at its length alone."""
     return DeviceSession(
         secrets.token_bytes(16),
         description.identity,
@@ -104,5 +105,5 @@ def _session(prompt: Sequence[int], description: Description, new_tokens: int, d
         stop_ids=(),
         max_tokens=new_tokens,
         limits=description.limits,
-        plan=Plan(draft_length),
+        plan=plan,
     )
