@@ -279,7 +279,10 @@ class Stepping:
         self._go()
         self._metrics.stepped(done, self.cost)  # while the engine is at the next step
         for count in counts:
-            count()
+            try:
+                count()
+            except Exception:  # what cannot be counted must not keep the rest from being so
+                log.exception("a pass could not be counted")
         if not self._busy:
             self._show(0, 0)
 
