@@ -33,6 +33,7 @@ BENCHES: dict[str, tuple[str, str]] = {
     "radio-facts": ("radio_facts", "What radio facts add to forecasts of a link, on recordings that hold both."),
     "relay": ("relay_error", "How far the emulated link is from the one asked for: delay and rate."),
     "capacity": ("capacity", "Tokens a busy edge-second, many devices drafting for one edge that goes ahead of them."),
+    "overload": ("overload", "What sessions and devices get at an edge's capacity, and at twice as many devices."),
 }
 """Name on the command line: module, and what it measures. They take --quick or --bars alone."""
 
@@ -75,6 +76,22 @@ def radio(
 ) -> None:
     """Every schedule on the same axes: real processes over emulated links, paced."""
     from bench import radio as bench
+
+    if full and (quick or bars):
+        raise typer.BadParameter("choose one of --quick, --bars and --full")
+    extent = "full" if full else _extent(quick, bars)
+    print(bench.run(extent, out).as_line(extent=extent))
+
+
+@app.command()
+def adapt(
+    quick: Quick = False,
+    bars: Bars = False,
+    full: Annotated[bool, typer.Option("--full", help="Many more texts; hours.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of drawings and page.")] = Path("bench/out"),
+) -> None:
+    """Devices that plan for themselves against fixed settings in hindsight, on replayed traces; and loads that vary."""
+    from bench import adapt as bench
 
     if full and (quick or bars):
         raise typer.BadParameter("choose one of --quick, --bars and --full")

@@ -101,12 +101,12 @@ def _tokens(seconds: float, sessions: int) -> int:
 
 def measured(address: str, log: Path, runs: Sequence[MatchRun], pace: Pace) -> tuple[Share, float]:
     """Let the devices write at this edge; return what came of it, and by which share the passes ended late."""
-    before = len(_passes(log))
+    before = len(passes_of(log))
     drafters: list[Drafter] = [RuleDrafter(run) for run in runs]
     heard = asyncio.run(write_timed(address, [run.prompt for run in runs], drafters, len(runs[0].ids), pace, APART_S))
     if any(tuple(one.ids) != run.ids for one, run in zip(heard, runs, strict=True)):
         raise RuntimeError("a text is not the target's own")
-    passes = _passes(log)[before:]
+    passes = passes_of(log)[before:]
     late_s, all_s = sum(one.late_s for one in passes), sum(one.ended_s - one.began_s for one in passes)
     return _share(heard, passes, pace.one_way_s), late_s / all_s
 
@@ -139,7 +139,8 @@ def _share(heard: Sequence[Heard], passes: Sequence[PacedPass], one_way_s: float
     )
 
 
-def _passes(log: Path) -> list[PacedPass]:
+def passes_of(log: Path) -> list[PacedPass]:
+    """Return the steps that a paced engine has logged."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [PacedPass(*json.loads(line)) for line in lines]
 
@@ -148,7 +149,7 @@ def _paced(result: Result, size: Size) -> None:
     with TemporaryDirectory() as folder:
         log = Path(folder) / "passes.log"
         with (
-            paced_edge(Path(folder), log, SHARED, "bench.capacity_engine", run_ahead=True) as address,
+            paced_edge(Path(folder), log, SHARED, "bench.capacity_engine", ahead="ahead") as address,
             on_core(OTHER_CORE),
         ):
             for sessions, rtt_ms in size.settings:

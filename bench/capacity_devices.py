@@ -68,11 +68,14 @@ class TimedDevice:
         loop = asyncio.get_running_loop()
         sending = loop.create_task(self._send(stream))
         try:
-            self._do(loop.time(), self.session.attach(1, with_prefix=True))
+            self._do(loop.time(), self.session.attach(self.session.next_epoch, with_prefix=True))
             async for frame in stream:
                 arrives_s = self._down.arrives_s(loop.time())
                 loop.call_at(arrives_s, self._received, arrives_s, frame)
             await sending
+        except EdgeUnreachable:
+            if self._failure is None:  # else it is the status behind a refusal
+                raise
         finally:
             sending.cancel()
             if self._ends is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -14,6 +14,7 @@ from airdraft.link.sim_engine import GatheringEngine, Session, by_positions
 from airdraft.link.sim_text import MatchRun
 from airdraft.link.simulation import Conduct, Link, World
 from coordinator.policy.costs import PassCost
+from coordinator.policy.price import EdgeLoad
 from edge_node.scheduling import held_until, worth_verifying
 
 DRAFT_S = 0.008
@@ -28,6 +29,8 @@ class StepRules:
     line: PassCost
     holds: bool = True
     company: Company = field(default_factory=Company)
+    load: EdgeLoad = field(default_factory=EdgeLoad)
+    on_settled: Callable[[], object] = lambda: None
 
     def begins_s(
         self, now_s: float, free_s: float, step_s: float, ready: Sequence[tuple[Session, Wish]], sessions: int
@@ -50,6 +53,24 @@ class StepRules:
         for (index, _, _), nodes in zip(drafting, worth_verifying(drafts, self.line), strict=True):
             granted[index] = 1 + nodes
         return granted
+
+    def began(self, now_s: float, sessions: int) -> None:
+        """Note that the engine is busy."""
+        self.load.began(now_s, sessions)
+
+    def joined(self, now_s: float) -> None:
+        """Note that one more has work."""
+        self.load.joined(now_s)
+
+    def ended(self, now_s: float, sessions: int, positions: int) -> None:
+        """Note that the engine is free."""
+        self.load.ended(now_s)
+        if sessions:
+            self.load.stepped(now_s, sessions, positions)
+
+    def settled(self) -> None:
+        """Note that all sessions have taken a step."""
+        self.on_settled()
 
 
 @dataclass(frozen=True, slots=True)

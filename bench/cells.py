@@ -52,6 +52,8 @@ class Cell:
     draft_length: int
     link: Link = Link()
     models: Models = Models()
+    # Of a frame where several fly. One: every token leaves when it is drafted, none waits for company.
+    frame_tokens: int = 1
 
     @property
     def cost(self) -> RoundCost:

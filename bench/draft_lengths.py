@@ -136,7 +136,7 @@ def forgetting() -> None:
 
 def curiosity() -> None:
     """Print what a bandit's curiosity and memory do to it."""
-    for beta in (0.0, 0.1, 0.3):
+    for beta in (0.0, 0.1, 0.3, 0.6):
         for kept in (0.95, 0.97):
             weighed(f"beta {beta}, kept {kept}", lambda beta=beta, kept=kept: Bandit(beta, kept))  # type: ignore[misc]
 

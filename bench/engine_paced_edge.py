@@ -1,8 +1,8 @@
 """An edge at a stated pace: the real service, sessions and gRPC, and the engine's process with stated seconds.
 
-``python -m bench.engine_paced_edge FOLDER ENGINE LOG FIXED_MS POSITION_MS [ahead]`` prints ``listening HOST:PORT`` and
-serves until its input ends; ``ahead`` goes ahead of its devices. Passes go to the log (``bench.engine_paced_engine``,
-which is the usual ENGINE).
+``python -m bench.engine_paced_edge FOLDER ENGINE LOG FIXED_MS POSITION_MS waits|ahead|speed SESSIONS`` prints
+``listening HOST:PORT`` and serves until its input ends; ``ahead`` and ``speed`` go ahead of the devices, ``ahead`` as
+``--favour edge-time`` does. Passes go to the log (``bench.engine_paced_engine``, which is the usual ENGINE).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
+from typing import Literal, cast
 
 import grpc
 
@@ -36,17 +37,24 @@ from edge_node.sessions import SessionTable, Terms
 SESSIONS = 64
 KEEP_S = 1.0
 
+Ahead = Literal["waits", "ahead", "speed"]
+"""Whether it goes ahead of its devices, and then in favour of edge time or of their speed."""
+
 
 def _fail(event: EngineDied | Loaded) -> None:
     raise RuntimeError(f"an engine of the bench may not die: {event}")
 
 
-async def serve(folder: Path, engine_module: str, pace: Sequence[str], *, run_ahead: bool = False) -> None:
+async def serve(
+    folder: Path, engine_module: str, pace: Sequence[str], ahead: Ahead = "waits", sessions: int = SESSIONS
+) -> None:
     """Serve a checkpoint until the input ends; ``pace`` are the arguments of the engine's process."""
-    settings = EdgeSettings(model=str(folder), device="cpu", max_sessions=SESSIONS, max_context=CONTEXT_TOKENS)
+    settings = EdgeSettings(model=str(folder), device="cpu", max_sessions=sessions, max_context=CONTEXT_TOKENS)
     settings = settings.model_copy(update={"edge_draft_model": "none"})
     service = EdgeService(
-        SessionTable(Terms(SESSIONS, KEEP_S, run_ahead=run_ahead, thrifty=True), EdgeMetrics("paced"))
+        SessionTable(
+            Terms(sessions, KEEP_S, run_ahead=ahead != "waits", thrifty=ahead != "speed"), EdgeMetrics("paced")
+        )
     )
     command = (sys.executable, "-m", engine_module, *pace)
     engine = EngineProcess(Watch(lambda text: print(text, file=sys.stderr), _fail, _fail), command=command)
@@ -65,12 +73,17 @@ async def serve(folder: Path, engine_module: str, pace: Sequence[str], *, run_ah
 
 @contextmanager
 def paced_edge(
-    folder: Path, log: Path, line: PassCost, engine: str = "bench.engine_paced_engine", *, run_ahead: bool = False
+    folder: Path,
+    log: Path,
+    line: PassCost,
+    engine: str = "bench.engine_paced_engine",
+    *,
+    ahead: Ahead = "waits",
+    sessions: int = SESSIONS,
 ) -> Iterator[str]:
     """Run such an edge, engine included, on the contestants' core; give its address. Raises EdgeFailed."""
     pace = [engine, str(log), str(line.fixed_s * 1e3), str(line.per_position_s * 1e3)]
-    ahead = ["ahead"] if run_ahead else []
-    command = [sys.executable, "-m", "bench.engine_paced_edge", str(folder), *pace, *ahead]
+    command = [sys.executable, "-m", "bench.engine_paced_edge", str(folder), *pace, ahead, str(sessions)]
     with subprocess.Popen(
         command, stdin=PIPE, stdout=PIPE, text=True, env=os.environ | ONE_THREAD, cwd=REPOSITORY
     ) as process:
@@ -91,4 +104,4 @@ def paced_edge(
 
 if __name__ == "__main__":
     with on_core(CORE):
-        asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3:6], run_ahead=sys.argv[6:] == ["ahead"]))
+        asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3:6], cast(Ahead, sys.argv[6]), int(sys.argv[7])))

@@ -8,6 +8,8 @@ with its input.
 from __future__ import annotations
 
 import asyncio
+import base64
+import pickle
 import random
 import sys
 import time
@@ -28,10 +30,14 @@ from airdraft.wire.describe import Description
 from bench.processes import pin
 from bench.radio_memory import Memories, Remembering
 from bench.radio_text import NOISE_SEED, Matches, MatchOrder, Text, TextOrder, answer_line, order_of
+from coordinator.policy.plan import objective_of
+from coordinator.policy.planner import Planner
+from coordinator.policy.steering import Steering
 from device_client.attach import meet
 from device_client.config import DeviceSettings
 from device_client.generate import open_session
 from device_client.generation import Generation
+from device_client.plan import start_of
 from device_client.roaming import Roaming
 
 if TYPE_CHECKING:
@@ -90,12 +96,17 @@ class PacedDevice:
         connection, _ = await roaming.first(self._met(roaming))
         text = Text()
         onlooker = _Onlooker(roaming, text)
-        with Generation(session, drafter, onlooker) as generation:
+        planner = _planner(order)
+        steering = None if planner is None else Steering(planner)
+        with Generation(session, drafter, onlooker, steering=steering) as generation:
             await roaming.run(generation, self._description.vocabulary, connection)
         text.bytes_up, text.bytes_down = roaming.traffic.bytes_up, roaming.traffic.bytes_down
         text.draft_s, text.pass_s = generation.costs.draft_s, generation.costs.pass_s
         text.drafted, text.accepted = session.tally.drafted, session.tally.accepted
         text.reattached, text.draft_late_s = roaming.reattached, self._pacer.take_late_s()
+        if planner is not None:
+            text.memory = base64.b64encode(pickle.dumps(planner)).decode()
+            text.plan = str(planner.plan)
         return text
 
     def match(self, order: MatchOrder) -> Matches:
@@ -142,6 +153,20 @@ class PacedDevice:
         if reference not in self._models:
             self._models[reference], _ = load_torch_drafter(reference, vocabulary=self._description.vocabulary)
         return self._models[reference]
+
+
+def _planner(order: TextOrder) -> Planner | None:
+    """Return who plans a text: as it was after the text before, or one that knows nothing; None where the order does.
+
+    The order and its memory are of this bench's own processes, so that nothing but a planner is in it.
+    """
+    if not order.objective:
+        return None
+    if order.memory:
+        planner = pickle.loads(base64.b64decode(order.memory))
+        assert isinstance(planner, Planner)
+        return planner
+    return Planner(objective_of(order.objective), start_of("auto", order.drafter, 1))
 
 
 async def obey(edge: str) -> None:

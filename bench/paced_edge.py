@@ -45,21 +45,22 @@ KEEP_S = 1.0
 class EdgeDraft:
     """What an edge does beside verifying: words with ``+`` between them, or ``none``.
 
-    ``ahead``: it goes ahead of its devices. ``DRAFTER:LENGTH``: it drafts. ``no-bonus``: it leaves the token after an
-    accepted draft to the next one.
+    ``ahead``: it goes ahead of its devices. ``DRAFTER:LENGTH``: it drafts. ``adapts``: so many tokens at most, fewer
+    where few are accepted. ``no-bonus``: it leaves the token after an accepted draft to the next one.
     """
 
     ahead: bool
     drafter: str  # empty where there is none
     length: int
     bonus: bool = True
+    adapts: bool = False
 
     @classmethod
     def of(cls, words: str) -> EdgeDraft:
         """Return what words like ``ahead+demo:4`` mean."""
         parts = words.split("+")
         drafter, _, length = next((part for part in parts if ":" in part), "").rpartition(":")
-        return cls("ahead" in parts, drafter, int(length or 0), "no-bonus" not in parts)
+        return cls("ahead" in parts, drafter, int(length or 0), "no-bonus" not in parts, "adapts" in parts)
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ def _services(drafts: Sequence[str], pace: Pace, stack: ExitStack) -> dict[str, 
             8,
             KEEP_S,
             own_draft_tokens=draft.length,
-            own_draft_adapts=False,
+            own_draft_adapts=draft.adapts,
             run_ahead=draft.ahead,
             bonus=draft.bonus,
         )
@@ -208,7 +209,7 @@ def main(
         list[str] | None,
         typer.Option(
             help="none, or with + between them: ahead (of the device); ngram, demo or noisy:SHARE, and :LENGTH; "
-            "no-bonus; repeatable. [default: none]"
+            "adapts (fewer where few are right); no-bonus; repeatable. [default: none]"
         ),
     ] = None,
     pass_ms: Annotated[float, typer.Option(help="A pass over one position.")] = PASS.fixed_s * 1e3,

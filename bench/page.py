@@ -129,13 +129,13 @@ def _lead(report: Report) -> str:
 
 def _figure(drawing: Drawing, report: Report, svg: str) -> str:
     return (
-        f"<figure>{_inline(svg, drawing)}<figcaption><b>{escape(drawing.title)}.</b> {escape(drawing.caption)} "
+        f"<figure>{inline(svg, drawing)}<figcaption><b>{escape(drawing.title)}.</b> {escape(drawing.caption)} "
         f'<a href="{drawing.stem}.svg">SVG</a> <a href="{drawing.stem}.png">PNG</a><br>'
         f"<code>{escape(report.command)}</code></figcaption></figure>"
     )
 
 
-def _inline(svg: str, drawing: Drawing) -> str:
+def inline(svg: str, drawing: Drawing) -> str:
     """Return a drawing as an element of a page: no prologue, its own ids, its text for those who cannot see it."""
     body = svg[svg.index("<svg") :]
     for name in sorted(set(re.findall(r'\bid="([^"]+)"', body))):

@@ -38,13 +38,17 @@ class Gate:
     """
 
     def __init__(
-        self, lanes: int, seconds: Callable[[], tuple[float, float]] = machine_seconds, first: int = 1
+        self,
+        lanes: int,
+        seconds: Callable[[], tuple[float, float]] = machine_seconds,
+        first: int = 1,
+        most_late_s: float = MOST_LATE_S,
     ) -> None:
-        """Let ``first`` of the lanes write until something is known."""
+        """Let ``first`` of the lanes write until something is known; ``most_late_s`` is the p99 that closes one."""
         self.lanes, self.open_lanes = lanes, min(first, lanes)
         self.busy_shares: list[float] = []  # of the machine, each since the look before
         self.lane_counts: list[int] = []  # that were open meanwhile
-        self._seconds, self._last = seconds, seconds()
+        self._seconds, self._last, self._most_late_s = seconds, seconds(), most_late_s
         self._late_s: deque[float] = deque(maxlen=LATE_COUNT)
         self._moved = asyncio.Condition()
 
@@ -78,11 +82,11 @@ class Gate:
         known = len(self._late_s) == LATE_COUNT
         late_s = float(np.percentile(list(self._late_s), 99)) if known else 0.0
         wanted = self.open_lanes
-        if busy > MOST_BUSY or late_s > MOST_LATE_S:
+        if busy > MOST_BUSY or late_s > self._most_late_s:
             wanted = max(1, wanted - 1)
         elif known and busy < ROOM_BUSY:
             wanted = min(self.lanes, wanted + 1)
-        if wanted != self.open_lanes or late_s > MOST_LATE_S:
+        if wanted != self.open_lanes or late_s > self._most_late_s:
             self._late_s.clear()
         async with self._moved:
             self.open_lanes = wanted

@@ -8,12 +8,13 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from random import Random
 from types import TracebackType
 from typing import Self
 
 from airdraft.link.relay import Relay
-from bench.cells import Cell
+from bench.cells import Cell, Link
 from bench.figures import REPOSITORY
 from bench.processes import ONE_THREAD, EdgeFailed
 from bench.radio_cells import edge_draft
@@ -30,6 +31,16 @@ PACE_SHARE = 0.02
 """Of a text's seconds, that paced steps together may end late by."""
 
 LINE_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One text to be written by a lane: at which of its edges, over which link from which moment on, and what."""
+
+    edge: str  # what it does beside verifying, as ``bench.paced_edge`` is told it
+    link: Link
+    moment: int  # of the link's course, as ``bench.radio_link.shapes`` counts them
+    order: TextOrder  # its edge is the lane's to fill in
 
 
 class Lane:
@@ -74,10 +85,14 @@ class Lane:
             await process.wait()
 
     async def write(self, cell: Cell, number: int, prompt: str) -> Text:
-        """Return the ``number``-th text of a cell; where its pace did not hold, written again, the best run of some."""
+        """Return the ``number``-th text of a cell."""
+        return await self.run(Errand(edge_draft(cell), cell.link, number, _order(cell, number, prompt)))
+
+    async def run(self, errand: Errand) -> Text:
+        """Return a text; where its pace did not hold, written again, the best run of some."""
         best: Text | None = None
         for run in range(1, MOST_RUNS + 1):
-            text = await self._write(cell, number, prompt)
+            text = await self._run(errand)
             if best is None or late_share(text) < late_share(best):
                 best = text
             best.runs = run
@@ -86,12 +101,12 @@ class Lane:
         assert best is not None
         return best
 
-    async def _write(self, cell: Cell, number: int, prompt: str) -> Text:
+    async def _run(self, errand: Errand) -> Text:
         assert self._edge is not None
-        host, port = self._edges[edge_draft(cell)]
-        up, down = shapes(cell.link, number)
-        async with Relay(host, port, up=up, down=down, random=Random(number)) as relay:
-            text = text_of(await self._order(_order(cell, number, prompt, relay.address)))
+        host, port = self._edges[errand.edge]
+        up, down = shapes(errand.link, errand.moment)
+        async with Relay(host, port, up=up, down=down, random=Random(errand.moment)) as relay:
+            text = text_of(await self._order(replace(errand.order, edge=relay.address)))
             text.link_bytes = relay.carried_bytes
         done = json.loads(await _ask(self._edge, "\n"))
         text.pass_late_s, text.edge_s = done["late_s"], done["edge_s"]
@@ -112,13 +127,13 @@ def late_share(text: Text) -> float:
     return (sum(text.draft_late_s) + sum(text.pass_late_s)) / max(text.arrivals_s[-1], 1e-9)
 
 
-def _order(cell: Cell, number: int, prompt: str, edge: str) -> TextOrder:
+def _order(cell: Cell, number: int, prompt: str) -> TextOrder:
     schedule, models = SCHEDULES[cell.schedule], cell.models
     return TextOrder(
-        edge,
+        "",
         prompt,
         drafter=models.drafter if schedule.device_drafts else "none",
-        plan=schedule.plan(cell.draft_length),
+        plan=schedule.plan(cell.draft_length, cell.frame_tokens),
         draft_s=None if models.target is None else models.draft_s,
         temperature=models.temperature,
         seed=number if models.temperature else 0,

@@ -8,10 +8,8 @@ from functools import cache
 from airdraft.link.channels import CHANNELS
 from airdraft.link.shaping import Conditions, Constant, Shape
 from airdraft.link.timeline import Channel
+from bench import adapt_worlds
 from bench.cells import Link
-
-COURSE_S = 600.0
-"""How much of a synthetic channel there is before it repeats."""
 
 APART_S = 3.7
 """How far into the channel's course a text begins after the text before it, the same in every schedule."""
@@ -36,12 +34,17 @@ class Later:
 
 @cache
 def channel_of(name: str, seed: int) -> Channel:
-    """Return a synthetic channel by name or a recorded one by path. Raises ValueError where there is none."""
+    """Return a synthetic channel or a replayed trace by name, or a recording by path.
+
+    Raises ValueError where there is none.
+    """
+    if name in adapt_worlds.TRACES:
+        return adapt_worlds.channel(name, seed)
     if name in CHANNELS:
-        return CHANNELS[name](seed, COURSE_S)
+        return CHANNELS[name](seed, adapt_worlds.COURSE_S)
     from bench.channel import channel_named  # it draws too: matplotlib takes seconds to import
 
-    return channel_named(name, seed, COURSE_S)
+    return channel_named(name, seed, adapt_worlds.COURSE_S)
 
 
 def shapes(link: Link, text: int) -> tuple[Shape, Shape]:

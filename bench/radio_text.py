@@ -29,6 +29,8 @@ class TextOrder:
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int = MAX_TOKENS
+    objective: str = ""  # of coordinator.policy.plan: the device plans by it, and ``plan`` counts for nothing
+    memory: str = ""  # what a device that plans has learnt before, as a text brought it
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Text:
     edge_s: float = 0.0  # for which the edge's models were at work, whatever came of it; filled in likewise
     link_bytes: tuple[int, int] = (0, 0)  # up and down on the link, connection and gRPC's framing included
     runs: int = 1  # how often it was written until the pace held
+    memory: str = ""  # what a device that plans knows at its end
+    plan: str = ""  # the one that it ended by
 
     @property
     def seconds(self) -> float:

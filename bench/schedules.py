@@ -28,12 +28,11 @@ class Schedule:
     bonus: bool = True  # the edge commits its own token after a draft that was right
     split: bool = False  # chances go up with the drafts, and a row of the target's comes down with a miss
 
-    def plan(self, draft_length: int) -> Plan:
-        """Return what the device does by this schedule; ``draft_length`` is a cell's."""
+    def plan(self, draft_length: int, frame_tokens: int = 1) -> Plan:
+        """Return what the device does by this schedule; ``draft_length`` and ``frame_tokens`` are a cell's."""
         if not self.device_drafts:
             return Plan(0)
-        # Pipelined, every token leaves when it is drafted: whatever waits for company comes later than it could.
-        length = 1 if self.outstanding > 1 else draft_length
+        length = frame_tokens if self.outstanding > 1 else draft_length
         return Plan(length, self.outstanding, self.ahead, self.first_alone, self.split)
 
     def own_length(self, draft_length: int) -> int:

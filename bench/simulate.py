@@ -76,7 +76,7 @@ def simulated(cell: Cell, runs: Sequence[MatchRun], overheads: Overheads = IDEAL
     schedule = SCHEDULES[cell.schedule]
     own_draft_s = cell.models.draft_s if schedule.edge_drafter == "model" else 0.0
     conduct = Conduct(
-        schedule.plan(cell.draft_length),
+        schedule.plan(cell.draft_length, cell.frame_tokens),
         own_draft_tokens=schedule.own_length(cell.draft_length),
         own_drafter=_OWN_DRAFTERS[schedule.edge_drafter],
         run_ahead=schedule.run_ahead,

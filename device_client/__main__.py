@@ -63,10 +63,31 @@ def generate(
     schedule: Annotated[
         str | None,
         typer.Option(
-            help="sync: draft, send, wait; pipelined: draft on while earlier tokens fly; auto: pipelined with a model. "
-            "[default: auto]"
+            help="sync: draft, send, wait; pipelined: draft on while earlier tokens fly; auto: planned as it goes, by "
+            "--objective. [default: auto]"
         ),
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="What plans are to save: latency, edge-seconds, device-seconds, or weights like user=1,edge=0.5. "
+            "[default: latency]"
+        ),
+    ] = None,
+    draft_policy: Annotated[
+        str | None,
+        typer.Option(
+            help="How long synchronous frames are: fixed, confidence, specdec++, max-goodput, bandit, mlp or mlp:FILE. "
+            "[default: as the plan has it]"
+        ),
+    ] = None,
+    round_log: Annotated[
+        Path | None,
+        typer.Option(help="Append a line for each synchronous round: what coordinator train-draft-length learns from."),
+    ] = None,
+    explain_plan: Annotated[
+        bool, typer.Option("--explain-plan", help="Print the plans and the numbers that were weighed for them.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the text; drawn when not given.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is the most likely text. [default: 0]")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest; 0 is off. [default: 0]")] = None,
@@ -91,6 +112,7 @@ def generate(
         lambda command, cache: command.generate(text, settings, cache, quiet=as_json, journal=journal),
         journal,
         as_json=as_json,
+        explain_plan=explain_plan,
     )
 
 
@@ -143,7 +165,13 @@ def _settings(options: dict[str, Any], config: Path | None) -> DeviceSettings:
         raise _fail(str(error), Exit.USAGE) from None
 
 
-def _ask(ask: Callable[[Any, Path], Coroutine[Any, Any, Report]], journal: Path | None, *, as_json: bool) -> None:
+def _ask(
+    ask: Callable[[Any, Path], Coroutine[Any, Any, Report]],
+    journal: Path | None,
+    *,
+    as_json: bool,
+    explain_plan: bool = False,
+) -> None:
     try:
         from airdraft.checkpoint import CheckpointRefused
         from device_client import generate as command
@@ -166,6 +194,8 @@ def _ask(ask: Callable[[Any, Path], Coroutine[Any, Any, Report]], journal: Path 
         print(json.dumps(report.as_json()))  # noqa: T201
     else:
         print(report.as_line(), file=sys.stderr)  # noqa: T201
+    if explain_plan:
+        print("\n".join(report.explained()), file=sys.stderr)  # noqa: T201
 
 
 def main() -> None:

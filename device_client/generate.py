@@ -6,8 +6,10 @@ import random
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from tokenizers import Tokenizer
 
@@ -20,12 +22,14 @@ from airdraft.wire.describe import Description
 from device_client.attach import kept_tokenizer, meet
 from device_client.config import DeviceSettings
 from device_client.display import Display, make_display
+from device_client.draft_stop import FramePolicy, policy_of
 from device_client.drafters import load_drafter
 from device_client.generation import Costs, Generation
 from device_client.journal import Head, Journal
-from device_client.plan import Schedule, plan_of
+from device_client.plan import Schedule, plan_of, steering_of
 from device_client.report import Report
 from device_client.roaming import Roaming
+from device_client.sync_rounds import SyncRounds
 
 
 class _Watch:
@@ -209,15 +213,36 @@ def _retold(kept: Journal, settings: DeviceSettings, tokenizer: Tokenizer, *, qu
     return Report(settings, kept.head.model_name, session, display.text, Traffic(), Costs(), 0.0, 0.0, 0)
 
 
+def _round_log(settings: DeviceSettings) -> AbstractContextManager[TextIO | None]:
+    """Return the log of rounds, to be gone on with. Raises Unsupported where it cannot be written."""
+    if settings.round_log is None:
+        return nullcontext()
+    try:
+        return settings.round_log.open("a", encoding="utf-8")
+    except OSError as error:
+        raise Unsupported(f"round log {settings.round_log} cannot be written: {error.strerror}") from None
+
+
 async def _run(session: DeviceSession, around: _Surroundings, journal: Journal | None = None) -> Report:
     settings, roaming, description = around.settings, around.roaming, around.description
     drafter = load_drafter(settings.draft_model, settings.draft_revision, description, session.sampling)
+    steering = steering_of(settings.schedule, settings.draft_model, settings.draft_length, settings.objective)
     started = time.perf_counter()
     watch = _Watch(around.display, started, roaming)
-    with (
-        around.display.showing(around.tokenizer),
-        Generation(session, drafter, watch, journal, may_leave=roaming.may_leave) as generation,
-    ):
+    with ExitStack() as stack:
+        log = stack.enter_context(_round_log(settings))
+        policy = None if settings.draft_policy is None else FramePolicy(policy_of(settings.draft_policy), drafter)
+        generation = Generation(
+            session,
+            drafter,
+            watch,
+            journal,
+            steering=steering,
+            rounds=lambda steering: SyncRounds(steering.planner, policy, log, time.perf_counter),
+            may_leave=roaming.may_leave,
+        )
+        stack.enter_context(around.display.showing(around.tokenizer))
+        stack.enter_context(generation)
         if journal is not None and journal.ids:
             around.display.committed(Committed(session.prompt_length, tuple(journal.ids), (), journal.stop))
         if not session.ended:
@@ -232,4 +257,5 @@ async def _run(session: DeviceSession, around: _Surroundings, journal: Journal |
         watch.first_s,
         time.perf_counter() - started,
         roaming.reattached,
+        steering.planner,
     )

@@ -20,11 +20,14 @@ from typing import Literal, NamedTuple, Protocol, Self
 from airdraft.core.drafting import Drafter
 from airdraft.core.errors import Draining, EdgeUnreachable, SpecError, error_of
 from airdraft.core.session import Committed, DeviceSession, DraftWork, Liveness, Lost, Output, Overtaking
-from airdraft.core.types import Commit, DeviceFrame, Drain, Limits, Ping, StopReason, Timing
+from airdraft.core.types import Commit, DeviceFrame, Drain, EdgeFrame, Limits, Ping, Plan, StopReason, Timing
 from airdraft.tasks import told
 from airdraft.wire.client import EdgeStream
 from airdraft.wire.pulse import Pulse
 from airdraft.worker import Worker
+from coordinator.policy.steering import Steering
+from device_client.draft_stop import Frame
+from device_client.sync_rounds import SyncRounds
 
 PARTING_S = 2.0
 """How long to wait for the edge to take the last ack, once the text is over."""
@@ -94,15 +97,27 @@ class Generation:
         watcher: Watcher,
         journal: TextJournal | None = None,
         *,
+        steering: Steering | None = None,
+        rounds: Callable[[Steering], SyncRounds] | None = None,
         may_leave: Callable[[Drain], bool] = lambda drain: False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Prepare; ``may_leave`` is asked whether there is somewhere to go when an edge drains."""
+        """Prepare.
+
+        steering   makes the session's plans as it goes; None: the plan that the session has stays
+        rounds     ends synchronous frames, by what the steering knows; None: the plan does
+        may_leave  is asked whether there is somewhere to go when an edge drains
+        """
         self.costs = Costs()
         self.session = session
         self.round_trip_s: float | None = None  # smoothed, of the last stream
         self._drafter, self._watcher, self._journal = drafter, watcher, journal
         session.overtaking = Overtaking(clock, lambda: self.round_trip_s)
+        self._steering = steering
+        self._rounds = rounds(steering) if rounds is not None and steering is not None else None
+        if steering is not None:
+            steering.begins()
+            session.plan = self._conduct(steering.conduct)
         self._may_leave = may_leave
         self._clock = clock
         self._outgoing: asyncio.Queue[DeviceFrame | None] = asyncio.Queue()
@@ -181,19 +196,45 @@ class Generation:
         async for frame in stream:
             pulse.heard(frame)
             self.round_trip_s = pulse.liveness.round_trip_s
+            now_s = self._clock()
             if isinstance(frame, Commit):
-                self.costs.moments.append(Moment("commit", self._clock(), frame.timing))
-            self._do(self.session.received(frame))
+                self.costs.moments.append(Moment("commit", now_s, frame.timing))
+            outputs = self.session.received(frame)
+            if self._rounds is not None and isinstance(frame, Commit):
+                self._rounds.answered(self.session)  # before the next one begins
+            self._do(outputs)
             if self.session.ended:
                 return
+            self._steer(frame, pulse, now_s)
         raise EdgeUnreachable(f"edge {stream.address} ended the stream before the text was over")
+
+    def _steer(self, frame: EdgeFrame, pulse: Pulse, now_s: float) -> None:
+        """Let what came change the plan; it has taken effect already, so that planning delays no text."""
+        if self._steering is None:
+            return
+        if isinstance(frame, Ping):
+            if frame.ack:
+                self._steering.pinged(pulse.liveness.sample_s, now_s)
+            return
+        plan = self._steering.received(frame, self.session.tally, now_s)
+        if plan is not None:
+            self._do(self.session.replan(self._conduct(plan)))
+        if self._steering.wants_ping:
+            self._steering.pings()
+            pulse.ask()
+
+    def _conduct(self, plan: Plan) -> Plan:
+        return plan if self._rounds is None else self._rounds.conduct(plan)
 
     async def _write(self, stream: EdgeStream) -> None:
         try:
             while (frame := await self._outgoing.get()) is not None:
+                now_s, before = self._clock(), stream.traffic.bytes_up
                 if not isinstance(frame, Ping):
-                    self.costs.moments.append(Moment("sent", self._clock()))
+                    self.costs.moments.append(Moment("sent", now_s))
                 await stream.send(frame)
+                if self._steering is not None:
+                    self._steering.sent(frame, stream.traffic.bytes_up - before, now_s)
             await stream.half_close()
             async with asyncio.timeout(PARTING_S):
                 await stream.ended()
@@ -208,7 +249,8 @@ class Generation:
         news = tuple(self.session.ids[self._learned :])
         self._learned += len(news)
         self._void, self._work = threading.Event(), work
-        self._thread.submit(partial(self._propose, news, work, self._void.is_set), partial(self._drafted, work))
+        frame = None if self._rounds is None else self._rounds.begins(self.session, work)
+        self._thread.submit(partial(self._propose, news, work, self._void.is_set, frame), partial(self._drafted, work))
 
     def _drafted(self, work: DraftWork, outcome: list[int] | Exception) -> None:
         self._work = None
@@ -216,14 +258,22 @@ class Generation:
             if isinstance(outcome, Exception):
                 raise outcome
             self._do(self.session.drafted(work, outcome))
+            overtaking = self.session.overtaking
+            if self._steering is not None and overtaking is not None and overtaking.last_draft is not None:
+                self._steering.drafted(*overtaking.last_draft, self._clock())
         except Exception as error:  # a callback has no caller: whoever runs the stream gets it
             self._end(error)
 
-    def _propose(self, news: Sequence[int], work: DraftWork, cancelled: Callable[[], bool]) -> list[int]:
+    def _propose(
+        self, news: Sequence[int], work: DraftWork, cancelled: Callable[[], bool], frame: Frame | None
+    ) -> list[int]:
         self.costs.moments.append(Moment("draft", self._clock()))
         if news:
             self._drafter.learn(news)
-        tokens = self._drafter.propose(work.path, work.count, cancelled)
+        if frame is None:
+            tokens = self._drafter.propose(work.path, work.count, cancelled)
+        else:
+            tokens = frame.propose(self._drafter, work.path, work.count, cancelled)
         self.costs.moments.append(Moment("drafted", self._clock()))
         return tokens
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from airdraft.core.session import DeviceSession
 from airdraft.wire.client import Traffic
+from coordinator.policy.planner import Planner
 from device_client.config import DeviceSettings
 from device_client.generation import Costs
 
@@ -24,10 +25,12 @@ class Report:
     first_text_s: float
     seconds: float
     reattached: int
+    planner: Planner | None = None  # that made the plans; None: nothing was left to write
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for machines; units stand in the names."""
         tally, traffic, session = self.session.tally, self.traffic, self.session
+        history = self.planner.history if self.planner is not None else ()
         return {
             "text": self.text,
             "ids": list(session.ids[session.prompt_length :]),
@@ -54,7 +57,14 @@ class Report:
             "reattached": self.reattached,
             "device_seconds": round(self.costs.draft_s, 6),
             "edge_seconds": round(self.costs.pass_s, 6),
+            "plans": [{"from_token": token, "plan": str(plan)} for token, plan in history],
         }
+
+    def explained(self) -> list[str]:
+        """Return which plans the text was written by, and what the last one was chosen among."""
+        if self.planner is None:
+            return ["no plan was made: the journal holds the whole text"]
+        return [*(f"from token {token}: {plan}" for token, plan in self.planner.history), *self.planner.explained()]
 
     def as_line(self) -> str:
         """Return the report for people."""

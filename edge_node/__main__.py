@@ -52,6 +52,13 @@ def serve(
         bool | None, typer.Option("--insecure/--no-insecure", help="Listen beyond this machine without TLS.")
     ] = None,
     max_sessions: Annotated[int | None, typer.Option(help="Sessions held at once. [default: 64]")] = None,
+    least_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Admit nobody more once steps with a token of each session would give each fewer tokens a second. "
+            "[default: 0, no bound]"
+        ),
+    ] = None,
     max_context: Annotated[int | None, typer.Option(help="Prompt and answer, in tokens. [default: 4096]")] = None,
     resume_seconds: Annotated[float | None, typer.Option(help="Keep a left session so long. [default: 60]")] = None,
     kv_tokens: Annotated[

@@ -40,6 +40,7 @@ class EdgeSettings(ProcessSettings):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     insecure: bool = False
     max_sessions: int = Field(default=64, ge=1)
+    least_rate: float = Field(default=0.0, ge=0)
     max_context: int = Field(default=4096, ge=2)
     resume_seconds: float = Field(default=60.0, ge=0)
     kv_tokens: int | None = Field(default=None, ge=2)

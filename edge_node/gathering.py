@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from airdraft.core.types import Work
 from coordinator.policy.costs import PassCost
-from edge_node.scheduling import Waiting, gathered_by, held_until, worth_verifying
+from edge_node.scheduling import Waiting, gathered_by, held_until, worth_positions
 from edge_node.sessions import Entry, SessionTable
 
 SHORTER, LONGER = 0.5, 0.01
@@ -21,8 +21,8 @@ MOST_TURN = 0.2
 class Gathering:
     """Holds steps of one engine back, and asks again when the wait is over.
 
-    An edge that waits for its devices waits for drafts that are due. One that goes ahead of them always has a use for
-    a step, so that there the sessions' leads over a plain edge decide (``RunAhead.begins_by``).
+    A step of devices that are all waited for waits for drafts that are due. Sessions that go ahead of theirs always
+    have a use for a step: where such are in it, their leads over a plain edge decide (``RunAhead.begins_by``).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Gathering:
             self._ended_s = None
         if not self._gathers or not waiting or cost is None:
             return False
-        in_company = self._sessions.terms.run_ahead and self._sessions.company.sessions > 1
+        in_company = self._sessions.company.sessions > 1 and any(not one.who.session.waits for one in waiting)
         wait = self._held_until if in_company else self._gathered_by
         until_s = wait(now_s, since_s, waiting, cost)
         if until_s <= now_s:
@@ -91,27 +91,44 @@ class Gathering:
     def _held_until(self, now_s: float, since_s: float, waiting: Sequence[Waiting[Entry]], cost: PassCost) -> float:
         if any(one.wish.work is Work.PREFILL or one.who.suspect for one in waiting):
             return now_s
-        rules = [one.who.run_ahead for one in waiting]
-        by_s = [rule.begins_by(self._step_s + self._turn_s) if rule is not None else None for rule in rules]
+        by_s = [self._waits_until(one.who, since_s, cost) for one in waiting]
         return held_until(now_s, since_s, by_s, cost.fixed_s)
+
+    def _waits_until(self, entry: Entry, since_s: float, cost: PassCost) -> float | None:
+        """Return until when a session lets a step be held back that it joins; None: not at all.
+
+        A device that is waited for has nothing from a lead: its draft waits no longer than it would among its like.
+        """
+        if entry.session.waits:
+            return since_s + cost.fixed_s / 2
+        rule = entry.run_ahead
+        return rule.begins_by(self._step_s + self._turn_s) if rule is not None else None
 
     def worth(self, waiting: Sequence[Waiting[Entry]], cost: PassCost | None) -> list[Waiting[Entry]]:
         """Return the same sessions, each with as much of its draft as is worth its place in a step that many share."""
-        if self._sessions.company.sessions == 1 or self._sessions.terms.own_draft_tokens or cost is None:
+        if self._sessions.company.sessions == 1 or cost is None:
             return list(waiting)
-        drafts = [
-            (one.wish.positions - 1, one.who.run_ahead.acceptance)
-            if one.wish.work is Work.VERIFY and one.who.run_ahead is not None
-            else (0, 0.0)
-            for one in waiting
-        ]
+        drafts = [_chances(one) for one in waiting]
         return [
             replace(one, wish=replace(one.wish, positions=1 + max(nodes, _probe(one)))) if drafted else one
-            for one, (drafted, _), nodes in zip(waiting, drafts, worth_verifying(drafts, cost), strict=True)
+            for one, drafted, nodes in zip(waiting, drafts, worth_positions(drafts, cost), strict=True)
         ]
+
+
+def _chances(one: Waiting[Entry]) -> list[float]:
+    """Return the chances of a session's draft, node by node: the device's, and behind it what the edge wrote."""
+    rule, nodes = one.who.run_ahead, one.wish.positions - 1
+    if rule is None or one.wish.work not in (Work.VERIFY, Work.RUN_AHEAD):
+        return []
+    theirs = min(nodes, one.who.session.live_nodes)
+    return [
+        rule.acceptance ** min(depth, theirs) * one.who.own_length.acceptance ** max(0, depth - theirs)
+        for depth in range(1, nodes + 1)
+    ]
 
 
 def _probe(one: Waiting[Entry]) -> int:
-    """Return how many nodes a session verifies whatever they are worth."""
-    rule = one.who.run_ahead
-    return int(rule is not None and rule.probes)
+    """Return how many nodes a session verifies whatever they are worth: the text may have become easier."""
+    rule, entry = one.who.run_ahead, one.who
+    own = entry.own_length.worth == 0 and not entry.session.live_nodes  # what the edge wrote though it does not pay
+    return int(own or (rule is not None and rule.probes))

@@ -6,7 +6,7 @@ their suffix under our prefix. The service reports events; any thread may read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -24,6 +24,7 @@ PREFIX = "airdraft:"
 PASS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 HOST_BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 QUEUE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+ADMISSION_BUCKETS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 FIRST_TOKEN_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 
 Health = Literal["loading", "serving", "draining"]
@@ -91,6 +92,7 @@ class EdgeMetrics:
         self._count_speculation()
         self._count_passes()
         self._count_sessions()
+        self._count_load()
         self._count_rows()
 
     def _count_speculation(self) -> None:
@@ -133,6 +135,15 @@ class EdgeMetrics:
         )
         self._ended = self._counters("request_success", "Sessions that are over, by reason.", "finished_reason", Ended)
         self._refusals = self._counters("refusals", "Refusals, by code.", "code", RefusalCode)
+
+    def _count_load(self) -> None:
+        self._utilisation = self._gauge("utilisation", "Share of the time that the engine was at work, lately.")
+        self._price = self._gauge("edge_second_price", "Users' seconds that a second of the engine costs, as quoted.")
+        self._turns = self._gauge("admission_waiting", "Devices that wait for a place.")
+        self._lost_turns = self._counter("admission_lost_turns", "Turns of devices that did not come back.")
+        self._admission_s = self._histogram(
+            "admission_seconds", "From a new session's first attempt to its place.", ADMISSION_BUCKETS
+        )
 
     def _count_rows(self) -> None:
         self._kv_usage = self._gauge("kv_cache_usage_perc", "Reserved share of the KV pool; 1 is all of it.")
@@ -221,6 +232,22 @@ class EdgeMetrics:
         self._kv_rows.set(now.kv_rows)
         self._kv_usage.set(now.kv_reserved_rows / now.kv_rows if now.kv_rows else 0.0)
         self._prefix_rows.set(now.kv_prefix_rows)
+
+    # ---- load ----
+
+    def watch(self, utilisation: Callable[[], float], price: Callable[[], float], waiting: Callable[[], float]) -> None:
+        """Show what these return whenever somebody looks, on whichever thread; ``waiting`` counts turns for a place."""
+        self._utilisation.set_function(utilisation)
+        self._price.set_function(price)
+        self._turns.set_function(waiting)
+
+    def lost_turns(self, devices: int) -> None:
+        """Count devices that did not come back for their place."""
+        self._lost_turns.inc(devices)
+
+    def placed(self, waited_s: float) -> None:
+        """Take how long a new session's device waited for its place; 0 where it was there at once."""
+        self._admission_s.observe(waited_s)
 
     # ---- rows ----
 

@@ -73,13 +73,18 @@ def held_until(now_s: float, began_s: float, by_s: Sequence[float | None], fixed
 def worth_verifying(drafts: Sequence[tuple[int, float]], cost: PassCost) -> list[int]:
     """Return how many nodes of each session's draft a step takes, where ``drafts`` are (nodes, acceptance).
 
-    Every session gets a token anyway. A node further down is worth its chance of a token more; it is taken while that
-    is more tokens a second than the step has without it: the most tokens in an edge second (Dinkelbach's ratio).
+    Every session gets a token anyway. A node further down is worth its chance of a token more.
     """
-    chances = sorted(
-        ((chance**depth, session) for session, (nodes, chance) in enumerate(drafts) for depth in range(1, nodes + 1)),
-        reverse=True,
-    )
+    return worth_positions([[chance**depth for depth in range(1, nodes + 1)] for nodes, chance in drafts], cost)
+
+
+def worth_positions(drafts: Sequence[Sequence[float]], cost: PassCost) -> list[int]:
+    """Return how many nodes of each session's draft a step takes, where ``drafts`` are the chances of their nodes.
+
+    A chance is that of a token more, and falls along a draft. A node is taken while that is more tokens a second than
+    the step has without it: the most tokens in an edge second (Dinkelbach's ratio).
+    """
+    chances = sorted(((chance, session) for session, nodes in enumerate(drafts) for chance in nodes), reverse=True)
     taken, tokens, seconds = [0] * len(drafts), float(len(drafts)), cost.seconds(len(drafts))
     for chance, session in chances:
         if chance * seconds < tokens * cost.per_position_s:

@@ -89,6 +89,7 @@ class EdgeServer:
         """Prepare; ``report`` gets progress, a line at a time. Raises KeyRefused."""
         terms = Terms(
             most=settings.max_sessions,
+            least_rate=settings.least_rate,
             keep_s=settings.resume_seconds,
             receipts=receipt_key(settings.receipt_key),
             own_text_only=settings.own_text_only,

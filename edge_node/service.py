@@ -29,13 +29,10 @@ from airdraft.core.types import (
     EdgeFrame,
     Finish,
     Open,
-    Opened,
     Ping,
-    Quote,
 )
 from airdraft.wire.describe import Description
 from airdraft.wire.pulse import Pulse
-from coordinator.policy.costs import PassCost
 from edge_node.kv_pool import KvPool
 from edge_node.metrics import Ended
 from edge_node.sessions import Entry, SessionTable
@@ -96,7 +93,7 @@ class EdgeService:
         """Return what is served. Raises Overloaded while the model is loading."""
         if self._description is None:
             raise Overloaded("the model is still loading; try again soon", retry_after_s=1.0)
-        return replace(self._description, quote=self._quote())
+        return replace(self._description, quote=self._stepping.quotes.of())
 
     async def generate(self, frames: AsyncIterator[DeviceFrame]) -> AsyncGenerator[EdgeFrame, None]:
         """Serve one stream; see the protocol's rules in DESIGN §4."""
@@ -162,17 +159,13 @@ class EdgeService:
             self.sessions.metrics.admitted(opened.prompt_length)
             entry.opened_at = self._clock()
         entry.streams[opened.epoch] = stream
-        entry.send([replace(frame, quote=self._quote()) if isinstance(frame, Opened) else frame for frame in frames])
+        entry.send(self._stepping.quotes.told(entry, frames))
         self._stepping.ready(entry)
         return entry
 
     def _tenant(self) -> str:
         """Return whose sessions these are: everybody's, until devices prove who they are."""
         return ""
-
-    def _quote(self) -> Quote:
-        cost = self._stepping.cost or PassCost(0.0)  # not known before the first pass
-        return Quote(cost.fixed_s, cost.per_position_s, runs_ahead=self.sessions.terms.run_ahead)
 
     def _check(self, opened: Open) -> None:
         """Raise what stands between this device and a session here."""
@@ -202,6 +195,7 @@ class EdgeService:
         entry.streams.pop(epoch, None)
         entry.session.detached(epoch)
         entry.left_at = self._clock()
+        self.sessions.places_changed()
         entry.answers.owed_since = None
         self._left.set()
         self._sweep_later()

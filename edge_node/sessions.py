@@ -5,49 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from airdraft.core.errors import Overloaded, SpecError, Superseded
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.session import PASS_NODES, Company, EdgeSession, RunAhead
-from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, RefusalCode, Refused
-from coordinator.policy.own_draft import OwnDraftLength
+from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, Quote, RefusalCode, Refused
+from coordinator.policy.costs import PassCost
+from coordinator.policy.own_draft import OwnDraftLength, OwnDrafts
+from coordinator.policy.places import places
+from edge_node.admission import Admission, Key
+from edge_node.answers import Answers
 from edge_node.kv_pool import KvPool, PoolFull
 from edge_node.metrics import EdgeMetrics, Ended
 from edge_node.streams import Stream
-
-ANSWER_GAIN = 0.2
-"""How much the latest answer counts in a device's mean and deviation."""
-
-DEVIATIONS = 1.0
-"""An answer is due this many mean deviations past the mean: more wait longer for few."""
-
-
-@dataclass(slots=True)
-class Answers:
-    """How soon a device drafts again after a commit."""
-
-    owed_since: float | None = None  # when the commit went that no draft has followed
-    mean_s: float | None = None
-    deviation_s: float = 0.0
-
-    @property
-    def due(self) -> float | None:
-        """Return when the draft that is owed should be here; None where none is, or nothing is known."""
-        if self.owed_since is None or self.mean_s is None:
-            return None
-        return self.owed_since + self.mean_s + DEVIATIONS * self.deviation_s
-
-    def came(self, now: float) -> None:
-        """Take the time of a draft."""
-        if self.owed_since is None:
-            return
-        took_s, self.owed_since = now - self.owed_since, None
-        if self.mean_s is None:
-            self.mean_s = took_s
-            return
-        off_s = took_s - self.mean_s
-        self.mean_s += ANSWER_GAIN * off_s
-        self.deviation_s += ANSWER_GAIN * (abs(off_s) - self.deviation_s)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +40,8 @@ class Entry:
     own_length: OwnDraftLength = field(default_factory=lambda: OwnDraftLength(0))  # how much it is worth to write
     run_ahead: RunAhead | None = None  # the session's rule, where it goes ahead of its device
     suspect: bool = False  # the engine did not survive the last step that this session was in
+    told: Quote | None = None  # the quote that its device has
+    told_at: float = 0.0  # when it was last asked whether there is a newer one
 
     def send(self, frames: list[EdgeFrame]) -> None:
         """Give each frame to the stream of its epoch; a stream that is gone loses nothing that a re-attach lacks."""
@@ -86,6 +59,8 @@ class Terms:
     """What an edge grants every session.
 
     most           sessions at once
+    least_rate     tokens a second that each must get of plain steps, a token of every session in each, else no further
+                   session is admitted; 0 asks for nothing
     keep_s         how long one without a stream is kept
     receipts       what commits are signed with; ``own_text_only`` takes no answer that was not signed so
     own_draft_tokens  how many tokens the edge drafts for a pass at most, where it has a drafter;
@@ -105,6 +80,11 @@ class Terms:
     run_ahead: bool = False
     thrifty: bool = False
     bonus: bool = True
+    least_rate: float = 0.0
+
+
+def _soon(reason: str) -> Overloaded:
+    return Overloaded(f"{reason}; try again soon", retry_after_s=1.0)
 
 
 class SessionTable:
@@ -116,6 +96,10 @@ class SessionTable:
         self.evictions = 0
         self.company = Company(thrifty=terms.thrifty)  # of those that go ahead; who puts steps together keeps it
         self.on_forgotten: Callable[[Entry], object] = lambda entry: None
+        self.cost: Callable[[], PassCost | None] = lambda: None  # of a pass; who asks the engine knows it
+        self.admission = Admission(clock)
+        self.own_drafts = OwnDrafts(terms.own_draft_tokens)
+        self.own_draft_tokens: Callable[[OwnDraftLength], int] = lambda length: terms.own_draft_tokens  # to begin with
         self._entries: dict[tuple[str, bytes], Entry] = {}
         self._pool: KvPool | None = None
         self._clock = clock
@@ -165,19 +149,27 @@ class SessionTable:
 
         Raises Overloaded, TooLong.
         """
-        entry = self._entries.get((tenant, opened.session_id))
-        if entry is None:
-            entry = self._new(opened, limits, tenant)
-        if entry not in self.pool:
-            self._make_kv_room(entry)
-        self._entries[tenant, opened.session_id] = entry
+        key = tenant, opened.session_id
+        entry = self._entries.get(key)
+        if entry is not None:
+            if entry not in self.pool:
+                self._make_kv_room(entry)
+            return entry
+        entry = self._new(opened, limits, tenant)
+        self._claim_place(key)
+        self._make_kv_room(entry, partial(self.admission.lacks_rows, key))
+        self._entries[key] = entry
+        self.metrics.placed(self.admission.admitted(key))
         return entry
 
     def attach(self, entry: Entry, opened: Open) -> list[EdgeFrame]:
         """Let a device attach to its session. Raises as ``EdgeSession.attach`` does."""
         before = entry.session.epoch
         try:
-            return entry.session.attach(opened)
+            frames = entry.session.attach(opened)
+            entry.told = None
+            self.places_changed()
+            return frames
         except SpecError:
             if entry.session.epoch != before:  # it had taken effect when what was presented proved wrong
                 entry.session.detached(opened.epoch)
@@ -248,15 +240,16 @@ class SessionTable:
             run_ahead=run_ahead,
             bonus=terms.bonus,
         )
-        self.sweep()
-        if len(self._entries) >= terms.most:
-            self._make_room()
         self._admitted += 1
-        own_length = OwnDraftLength(terms.own_draft_tokens)
+        own_length = self.own_drafts.begin()
+        if terms.own_draft_adapts:
+            session.own_draft_tokens = self.own_draft_tokens(own_length)
         return Entry(session, self._admitted, tenant, left_at=self._clock(), own_length=own_length, run_ahead=run_ahead)
 
-    def _make_kv_room(self, entry: Entry) -> None:
+    def _make_kv_room(self, entry: Entry, refused: Callable[[str], Overloaded] = _soon) -> None:
         """Reserve the rows of the longest text, taking them from sessions whose device is gone, the longest gone first.
+
+        Where they do not do, raises what ``refused`` makes of the reason.
 
         Sessions with a device keep theirs: two that take rows from one another would replay for ever.
         """
@@ -271,10 +264,8 @@ class SessionTable:
                 self.pool.note_ids(entry, lambda: entry.session.ids)
             except PoolFull as full:
                 if full.missing > sum(self.pool.extent_of(other).rows for other in gone):
-                    raise Overloaded(
-                        f"the memory of this edge is in use, {full.missing} rows are missing; try again soon",
-                        retry_after_s=1.0,
-                    ) from None
+                    reason = f"the memory of this edge is in use, {full.missing} rows are missing"
+                    raise refused(reason) from None
                 self.evict(gone.pop())
             else:
                 return
@@ -282,8 +273,23 @@ class SessionTable:
     def _gone(self) -> list[Entry]:
         return [entry for entry in self if not entry.session.attached and not entry.session.in_flight]
 
-    def _make_room(self) -> None:
+    # ---- places ----
+
+    def places_changed(self) -> None:
+        """Note that a session was attached or left: how long it kept its place tells when the next one falls free."""
+        self.admission.stays.held(self._clock(), self.attached)
+
+    def _claim_place(self, key: Key) -> None:
+        """Have a place for a session that is not known, its device's turn being the next. Raises Overloaded.
+
+        Sessions whose device is gone take no place; the longest gone is forgotten where there is no other room.
+        """
+        self.sweep()
         gone = self._gone()
-        if not gone:
-            raise Overloaded(f"all {self.terms.most} sessions are in use; try again soon", retry_after_s=1.0)
-        self.forget(min(gone, key=lambda entry: entry.left_at), Ended.EXPIRED)
+        most = places(self.terms.most, self.terms.least_rate, self.cost())
+        try:
+            self.admission.claim(key, most - (len(self._entries) - len(gone)))
+        finally:
+            self.metrics.lost_turns(self.admission.take_lost())
+        if len(self._entries) >= self.terms.most:
+            self.forget(min(gone, key=lambda entry: entry.left_at), Ended.EXPIRED)

@@ -18,10 +18,11 @@ from airdraft.core.session import Wish
 from airdraft.core.types import Commit, DraftWork, EdgeFrame, Origin, Pass, PassResult, Timing, Work
 from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
-from coordinator.policy.own_draft import OwnDraftLength
+from coordinator.policy.own_draft import OwnDraftLength, StepDrafts
 from edge_node.engine_process import EngineDied
 from edge_node.gathering import Gathering
 from edge_node.metrics import Ended, Occupancy
+from edge_node.quotes import Quotes
 from edge_node.scheduling import Turns, Waiting
 from edge_node.sessions import Entry, SessionTable
 from edge_node.step import Drafted, DraftItem, DraftStep, Item, Outcome, Step, StepDone
@@ -82,9 +83,13 @@ class Stepping:
         self._ready: dict[Entry, None] = {}  # who may have work, in the order of their wait
         self._undrafted: list[int] = []  # sessions that the drafter may forget
         self._drafted_last = False
-        self._draft_s = 0.0  # a drafted token, lately
         self._number = 0
-        sessions.on_forgotten = self._gone
+        self.quotes = Quotes(sessions.terms, clock)
+        self.quotes.writing = lambda: sessions.attached
+        sessions.on_forgotten, sessions.cost = self._gone, lambda: self.cost
+        sessions.own_draft_tokens = lambda length: length.best(self.quotes.shared_cost, self.quotes.draft_s)
+        self._step_drafts = StepDrafts(sessions.terms.own_draft_tokens if sessions.terms.own_draft_adapts else 0)
+        sessions.metrics.watch(self.quotes.utilisation, self.quotes.price, lambda: len(sessions.admission))
 
     @property
     def cost(self) -> PassCost | None:
@@ -102,6 +107,7 @@ class Stepping:
     def stop(self) -> None:
         """Ask the engine nothing more."""
         self._engine = None
+        self.quotes.load.ended(self._clock())
         self._wake_at(math.inf)
         self._gathering.end()
 
@@ -112,6 +118,7 @@ class Stepping:
         now_s = self._clock()
         if entry not in self._ready:
             entry.ready_at = now_s  # whoever waits already keeps its place, however much its device has to say
+            self.quotes.load.joined(now_s)
         if entry.session.idle:
             entry.answers.owed_since = None
         elif entry.session.live_nodes:
@@ -250,11 +257,13 @@ class Stepping:
         assert self._engine is not None
         self._engine.submit(ask, then)
         self._busy = True
+        self.quotes.load.began(self._clock(), len(self._ready), len(self._sessions.admission))
 
     # ---- answers ----
 
     def _stepped(self, works: Sequence[tuple[Entry, Pass, float]], done: StepDone | Drafted | Exception) -> None:
         self._busy = False
+        self.quotes.load.ended(self._clock())
         for entry, _, _ in works:
             self._sessions.pool.unpin(entry)
         if not isinstance(done, StepDone):
@@ -264,6 +273,7 @@ class Stepping:
         if done.positions:
             self._line.add(done.positions, done.pass_s)
             self._gathering.stepped(done.pass_s)
+            self.quotes.stepped([work for _, work, _ in works], self.cost)
         counts: list[Callable[[], None]] = []
         for (entry, work, queue_s), outcome in zip(works, done.outcomes, strict=True):
             if outcome.failure:
@@ -276,6 +286,7 @@ class Stepping:
             except Exception as error:  # a bug in one session must not end the others
                 log.exception("a session could not take its pass")
                 self._give_up(entry, f"{type(error).__name__} in the session")
+        self._choose_own_lengths()
         self._go()
         self._metrics.stepped(done, self.cost)  # while the engine is at the next step
         for count in counts:
@@ -293,7 +304,7 @@ class Stepping:
         frames = session.finished_pass(work, PassResult(outcome.choices, timing, outcome.row))
         if entry in self._sessions.pool:
             self._sessions.pool.advanced(entry, session.rows_in_place)
-        entry.send(frames)
+        entry.send(self.quotes.told(entry, frames))
         if self._sessions.terms.own_draft_adapts and (work.own or work.work in (Work.DECODE, Work.RUN_AHEAD)):
             self._choose_own_length(entry, work, frames)
         if frames and session.attached and not session.idle and session.stop is None:
@@ -319,8 +330,25 @@ class Stepping:
             # only its misses would count.
             judged = work.own and work.span.parents is None
             if judged and isinstance(frame, Commit) and frame.origins.count(Origin.ACCEPTED) == work.nodes - work.own:
-                entry.own_length.saw(work.own, frame.origins.count(Origin.EDGE_DRAFT))
-        entry.session.own_draft_tokens = entry.own_length.best(self.cost, self._draft_s)
+                right = frame.origins.count(Origin.EDGE_DRAFT)
+                entry.own_length.saw(work.own, right)
+                self._sessions.own_drafts.saw(work.own, right)
+        if self._sessions.attached < 2:
+            entry.session.own_draft_tokens = entry.own_length.best(self.quotes.shared_cost, self.quotes.draft_s)
+
+    def _choose_own_lengths(self) -> None:
+        """Choose how much is drafted for each of several sessions, whom the engine makes wait for one another."""
+        terms, cost = self._sessions.terms, self.cost
+        if not terms.own_draft_tokens or not terms.own_draft_adapts or cost is None or self._sessions.attached < 2:
+            return
+        company = [entry for entry in self._sessions if entry.session.takes_own_drafts]
+        if not company:
+            return
+        acceptances = [entry.own_length.acceptance for entry in company]
+        others = self._sessions.attached - len(company)
+        tokens, worth = self._step_drafts.choose(acceptances, cost, self.quotes.draft_s, others)
+        for entry in company:
+            entry.session.own_draft_tokens, entry.own_length.worth = tokens, worth
 
     def _give_up(self, entry: Entry, reason: str) -> None:
         log.error("a session is given up: %s", reason)
@@ -363,6 +391,7 @@ class Stepping:
 
     def _drafted(self, asked: Sequence[tuple[Entry, DraftWork]], done: StepDone | Drafted | Exception) -> None:
         self._busy = False
+        self.quotes.load.ended(self._clock())
         if isinstance(done, EngineDied):
             self.stop()
             for entry, _ in asked:
@@ -370,7 +399,8 @@ class Stepping:
                 entry.session.own_draft_tokens = 0
         if isinstance(done, Drafted) and any(done.tokens):
             longest = max(len(written) for written in done.tokens)
-            self._draft_s += DRAFT_MEMORY * (done.draft_s / longest - self._draft_s)
+            token_s = done.draft_s / longest
+            self.quotes.draft_s += (DRAFT_MEMORY if self.quotes.draft_s else 1.0) * (token_s - self.quotes.draft_s)
         tokens = done.tokens if isinstance(done, Drafted) else ((),) * len(asked)  # it costs time, not the text
         for (entry, work), written in zip(asked, tokens, strict=True):
             entry.own_draft_s = done.draft_s if isinstance(done, Drafted) else 0.0

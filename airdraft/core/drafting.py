@@ -12,20 +12,31 @@ from typing import Protocol
 
 
 class Drafter(Protocol):
-    """Two verbs, called from one thread at a time."""
+    """Two verbs, called from one thread at a time; one that knows how sure it is says so (``confidences_of``)."""
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens that may follow ``path``; fewer mean that there is no more to say.
 
         ``path`` is prompt, committed text and what was drafted since. ``cancelled`` is asked before each token,
-        and in the midst of one as often as a drafter can; once it says yes the proposal is void and is cut short: what
-        was being written is given up.
+        and in the midst of one as often as a drafter can; once it says yes the proposal ends there: the tokens that it
+        has are returned, the one at work is given up.
         """
         ...
 
     def learn(self, ids: Sequence[int]) -> None:
         """Take ids that were committed, in order: the prompt first, then each commit."""
         ...
+
+
+def confidences_of(drafter: Drafter) -> Sequence[float] | None:
+    """Return how sure a drafter is of each token of the proposal at work, or of the last one; None: it never says.
+
+    That is its ``confidences``, where it has them: for each token the top probability of its own distribution, which
+    need not be that token's where the session draws. A token and its confidence are there at once, and ``cancelled`` is
+    next asked behind both. Read it on the drafter's own thread.
+    """
+    told: Sequence[float] | None = getattr(drafter, "confidences", None)
+    return told
 
 
 @dataclass(slots=True)

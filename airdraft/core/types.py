@@ -65,7 +65,12 @@ class Quote:
     fixed_s: float = 0.0  # a pass of one position, as passes took lately
     per_position_s: float = 0.0  # each further position
     runs_ahead: bool = False  # it commits tokens while nothing of the device is live
-    edge_second_price: float = 0.0  # weight of a second of this edge, where 1 is the usual one
+    edge_second_price: float = 0.0  # users' seconds that a second of this edge costs: 1 where nobody else waits for it
+    step_sessions: float = 0.0  # sessions that share a step where none waits for its device
+    step_positions: float = 0.0  # positions of such a step, of all of them
+    own_draft_tokens: int = 0  # that its own drafter writes for a pass of this session; 0: none, or not worth it
+    own_draft_s: float = 0.0  # one of them
+    own_acceptance: float = 0.0  # chance that one more of them is right
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class Plan:
     ahead: int = 0  # frames drafted past those in flight, and a guess of the token between, to go up in their turn
     first_alone: bool = False  # what is drafted first after a commit contradicted the draft goes up at once
     split: bool = False  # probabilities go up with the drafts, and what replaces a miss is drawn here, from a row
+    waits: bool = False  # the edge is asked not to go ahead of these drafts
+    own_draft: bool = True  # the edge's own drafter may write for this session
 
 
 class Origin(IntEnum):
@@ -184,7 +191,16 @@ class Finish:
     length: int
 
 
-DeviceFrame = Open | Prefix | Draft | Finish | Ping
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the device's plan asks of the edge for this session; at each attach the defaults hold."""
+
+    epoch: int
+    waits: bool = False  # do not go ahead of the device's drafts
+    own_draft: bool = True  # the edge's own drafter may write
+
+
+DeviceFrame = Open | Prefix | Draft | Finish | Report | Ping
 
 # ---- from the edge ----
 
@@ -223,6 +239,7 @@ class Commit:
     timing: Timing = Timing()
     receipt: bytes = b""  # the edge's word for all ids up to ``length``; opaque to the device
     row: TargetRow | None = None  # that the last id, a recovered one, was drawn from; where ``Open.rows`` asked for it
+    quote: Quote | None = None  # where it has changed since it was last told on this stream
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from struct import pack
 from typing import Generic, Protocol, TypeVar
 
-from airdraft.core.drafting import Drafter
+from airdraft.core.drafting import Drafter, confidences_of
 from airdraft.core.types import Span
 
 YIELD_S = 0.002
@@ -138,6 +138,12 @@ class PacedDrafter:
     drafter: Drafter
     draft_s: float
     pacer: Pacer
+    _sure: list[float] = field(default_factory=list, init=False, compare=False)
+
+    @property
+    def confidences(self) -> Sequence[float] | None:
+        """Return the drafter's, of the tokens that are there; None: it never says."""
+        return None if confidences_of(self.drafter) is None else self._sure
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens after ``path``; a void draft ends at once, without the token under way.
@@ -145,11 +151,13 @@ class PacedDrafter:
         What the drafter cannot say costs nothing.
         """
         began_s, written = self.pacer.clock(), list(path)
+        self._sure.clear()
         for number in range(1, count + 1):
             token = [] if cancelled() else self.drafter.propose(written, 1, cancelled)
             if not token or not self.pacer.until(began_s + number * self.draft_s, cancelled):
                 break
             written += token
+            self._sure.extend(confidences_of(self.drafter) or ())
         return written[len(path) :]
 
     def learn(self, ids: Sequence[int]) -> None:
@@ -170,15 +178,23 @@ class NoisyDrafter:
     acceptance: float
     seed: int
     vocabulary: int  # at least 2 tokens
+    _sure: list[float] = field(default_factory=list, init=False, compare=False)
+
+    @property
+    def confidences(self) -> Sequence[float] | None:
+        """Return the copy's own, which say nothing of what is spoilt; None: it never says."""
+        return None if confidences_of(self.drafter) is None else self._sure
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens after ``path``, spoilt ones among them; what follows those follows them."""
         written = list(path)
+        self._sure.clear()
         while len(written) < len(path) + count and not cancelled():
             token = self.drafter.propose(written, 1, cancelled)
             if not token:
                 break
             written.append(self._heard(written, token[0]))
+            self._sure.extend(confidences_of(self.drafter) or ())
         return written[len(path) :]
 
     def learn(self, ids: Sequence[int]) -> None:

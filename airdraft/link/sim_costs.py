@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airdraft.core.types import Commit, DeviceFrame, Draft, EdgeFrame, Finish, Open, Opened, Origin, Prefix
+from airdraft.core.types import (
+    Commit,
+    DeviceFrame,
+    Draft,
+    EdgeFrame,
+    Finish,
+    Open,
+    Opened,
+    Origin,
+    Ping,
+    Prefix,
+    Report,
+)
 from airdraft.link.sim_engine import StepCost
 
 FRAMING_BYTES = 14
@@ -15,6 +27,8 @@ _MESSAGE_BYTES: dict[type[DeviceFrame | EdgeFrame], tuple[int, int]] = {
     Prefix: (8, 4),
     Draft: (20, 4),
     Finish: (6, 0),
+    Report: (6, 0),
+    Ping: (8, 0),
     Opened: (22, 0),
     Commit: (28, 5),
 }

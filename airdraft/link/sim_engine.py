@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -43,8 +43,8 @@ class Session(Protocol):
         """Take the end of a pass in a step of ``step_s``, and this session's share of the engine's seconds."""
         ...
 
-    def own_drafted(self, work: DraftWork) -> None:
-        """Take the end of what the edge drafted."""
+    def own_drafted(self, work: DraftWork, share_s: float) -> None:
+        """Take the end of what the edge drafted, and this session's share of the seconds."""
         ...
 
 
@@ -66,6 +66,22 @@ class Gather(Protocol):
 
     def positions(self, ready: Sequence[tuple[Session, Wish]]) -> list[int]:
         """Return how many positions each gets, at most those that it wishes for."""
+        ...
+
+    def began(self, now_s: float, sessions: int) -> None:
+        """Note that a step or a draft of so many sessions begins."""
+        ...
+
+    def joined(self, now_s: float) -> None:
+        """Note that one more has work while the engine is busy."""
+        ...
+
+    def ended(self, now_s: float, sessions: int, positions: int) -> None:
+        """Note that the engine is free; ``sessions`` and ``positions`` of the step, 0 where it drafted."""
+        ...
+
+    def settled(self) -> None:
+        """Note that all sessions have taken what the step decided: what the next one is made of may be chosen."""
         ...
 
 
@@ -117,7 +133,7 @@ class Engine:
             draft = session.own_draft()
             if draft is not None:
                 self._busy = True
-                self._agenda.at(self._agenda.now + draft[1], partial(self._own_drafted, session, draft[0]))
+                self._agenda.at(self._agenda.now + draft[1], partial(self._own_drafted, session, *draft))
                 return
 
     def _more(self) -> list[tuple[Session, Pass]]:
@@ -144,62 +160,105 @@ class Engine:
         for session, work in step:
             session.passed(work, seconds, seconds / len(step))
             self._queue(session)
+        self._settled()
         self._start()
 
-    def _own_drafted(self, session: Session, work: DraftWork) -> None:
+    def _settled(self) -> None:
+        """All sessions have taken a step."""
+
+    def _own_drafted(self, session: Session, work: DraftWork, seconds: float) -> None:
         self._busy = False
-        session.own_drafted(work)
+        session.own_drafted(work, seconds)
         self.ready(session)
 
 
 class GatheringEngine(Engine):
-    """An engine whose steps begin when ``gather`` says so, and take all that have a use for them."""
+    """An engine whose steps begin when ``gather`` says so, and take all that have a use for them.
+
+    What it drafts itself it drafts for all in one go, which lasts as long as the longest of them, between two steps.
+    """
 
     def __init__(self, agenda: Agenda, step_s: StepCost, gather: Gather, *, overhead_s: float = 0.0) -> None:
         super().__init__(agenda, step_s, overhead_s=overhead_s)
-        self.log: list[tuple[float, float, int, int]] = []  # of each step: when, seconds, positions, sessions
+        self.log: list[tuple[float, float, int, int]] = []
+        """Of each step when, seconds, positions and sessions; of what it drafts itself 0 of these."""
         self._gather = gather
         self._sessions: dict[int, Session] = {}
         self._free_s = 0.0
         self._held: set[int] = set()  # who joins the step that is held back
         self._alarm: object = None  # the event that ends that
         self._last_s = 0.0  # what the last step took
+        self._drafted_last = False
+        self._users: set[int] = set()  # who is in the step at work, or has come since
 
     def ready(self, session: Session) -> None:
         """See to a session after an event; one more draft of who joins anyway changes nothing."""
         self._sessions.setdefault(session.number, session)
+        if self._busy and session.number not in self._users:
+            self._users.add(session.number)
+            self._gather.joined(self._agenda.now)
         if session.number not in self._held:
             self._start()
 
     def _queue(self, session: Session) -> None:
         pass
 
+    def _settled(self) -> None:
+        self._gather.settled()
+
     def _start(self) -> None:
         if self._busy:
             return
         self._sessions = {number: session for number, session in self._sessions.items() if not session.over}
         sessions = list(self._sessions.values())
+        first, second = (self._pass, self._draft) if self._drafted_last else (self._draft, self._pass)
+        if not first(sessions):
+            second(sessions)
+
+    def _pass(self, sessions: Sequence[Session]) -> bool:
+        """Begin a step, or hold it back; return False where nobody has a use for one."""
         ready = [(session, wish) for session in sessions if (wish := session.wish()) is not None]
-        if ready:
-            now_s = self._agenda.now
-            begins_s = self._gather.begins_s(now_s, self._free_s, self._last_s, ready, len(sessions))
-            if begins_s > now_s:
-                self._held = {session.number for session, _ in ready}
-                self._ask_again(begins_s)
-                return
-            self._held, self._alarm = set(), None
-            granted = zip(ready, self._gather.positions(ready), strict=True)
-            passes = [(session, session.next_pass(positions)) for (session, _), positions in granted]
-            step = [(session, work) for session, work in passes if work is not None]
-            if step:  # a session may have a use for it and then sit it out: it comes back by itself
-                self._step(step)
-            return
-        for session in sessions:
-            draft = session.own_draft()
-            if draft is not None:
-                self._busy = True
-                self._agenda.at(self._agenda.now + draft[1], partial(self._own_drafted, session, draft[0]))
-                return
+        if not ready:
+            return False
+        now_s = self._agenda.now
+        begins_s = self._gather.begins_s(now_s, self._free_s, self._last_s, ready, len(sessions))
+        if begins_s > now_s:
+            self._held = {session.number for session, _ in ready}
+            self._ask_again(begins_s)
+            return True
+        self._held, self._alarm = set(), None
+        granted = zip(ready, self._gather.positions(ready), strict=True)
+        passes = [(session, session.next_pass(positions)) for (session, _), positions in granted]
+        step = [(session, work) for session, work in passes if work is not None]
+        if step:  # a session may have a use for it and then sit it out: it comes back by itself
+            self._drafted_last = False
+            self._begins(session for session, _ in ready)
+            self._step(step)
+        return bool(step)
+
+    def _draft(self, sessions: Sequence[Session]) -> bool:
+        drafts = [(session, draft) for session in sessions if (draft := session.own_draft()) is not None]
+        if not drafts:
+            return False
+        self._busy = self._drafted_last = True
+        seconds = max(seconds for _, (_, seconds) in drafts)
+        works = [(session, work) for session, (work, _) in drafts]
+        self._begins(session for session, _ in works)
+        self._agenda.at(self._agenda.now + seconds, partial(self._drafted, works, seconds))
+        return True
+
+    def _drafted(self, works: Sequence[tuple[Session, DraftWork]], seconds: float) -> None:
+        self.log.append((self._agenda.now - seconds, seconds, 0, 0))
+        self._free_s = self._agenda.now
+        self._gather.ended(self._free_s, 0, 0)
+        for session, work in works:
+            session.own_drafted(work, seconds / len(works))
+        self._busy = False
+        self._start()
+
+    def _begins(self, sessions: Iterable[Session]) -> None:
+        self._users = {session.number for session in sessions}
+        self._gather.began(self._agenda.now, len(self._users))
 
     def _ask_again(self, when_s: float) -> None:
         alarm = self._alarm = object()
@@ -209,4 +268,5 @@ class GatheringEngine(Engine):
         positions = sum(len(work.span.tokens) for _, work in step)
         self.log.append((self._agenda.now - seconds - self._overhead_s, seconds, positions, len(step)))
         self._free_s, self._last_s = self._agenda.now, seconds
+        self._gather.ended(self._free_s, len(step), positions)
         super()._stepped(step, seconds)

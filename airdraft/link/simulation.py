@@ -19,6 +19,7 @@ from airdraft.core.session import Committed, Company, DeviceSession, EdgeSession
 from airdraft.core.session.device import Output
 from airdraft.core.session.overtaking import Overtaking
 from airdraft.core.types import (
+    Commit,
     DeviceFrame,
     Draft,
     DraftWork,
@@ -31,15 +32,18 @@ from airdraft.core.types import (
     Origin,
     Pass,
     PassResult,
+    Ping,
     Plan,
     Prefix,
     Quote,
+    Report,
     Sampling,
     Timing,
 )
 from airdraft.link.shaping import Air, Shape, Stream
 from airdraft.link.sim_costs import FRAMING_BYTES, IDEAL, Costs, Overheads, message_bytes
 from airdraft.link.sim_engine import Engine, Gather, GatheringEngine
+from airdraft.link.sim_planner import Steering, Terms
 from airdraft.link.sim_text import MatchDrafter, MatchRun, TextRows
 from airdraft.link.virtual_time import Agenda
 
@@ -62,6 +66,8 @@ class Conduct:
     overtaking: bool = False  # and the device rests where its drafts would come too late
     row_bytes: int = 0  # of the row that comes down with a recovered token; 0: the device asks for none
     bonus: bool = True  # the edge commits its own token after a draft that was right
+    steering: Steering | None = None  # decides in place of ``plan``, from what the device sees
+    terms: Callable[[World, MatchRun], Terms] | None = None  # the edge's quotes and own drafts; else none and fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,15 @@ class Generation:
             plan=conduct.plan,
             overtaking=overtaking,
         )
+        self._steering = conduct.steering
+        if self._steering is not None:
+            self._steering.begins()
+            self._device.plan = self._steering.conduct
+        self._pings_s: list[float] = []  # [number] when each ping went
+        self._terms = conduct.terms(world, run) if conduct.terms else None
+        self._arrived_s = 0.0  # when the edge heard last of the device
+        self._queue_s = 0.0  # of the pass at work
+        self._own_s = 0.0  # what the edge's drafter took, until the pass that verifies it
         self._edge: EdgeSession | None = None
         self.run_ahead = RunAhead(lambda: world.agenda.now, world.company) if conduct.run_ahead else None
         self._rows = TextRows(run)
@@ -150,6 +165,8 @@ class Generation:
     def begin(self) -> None:
         """Attach."""
         self._device_does(self._device.attach(1, with_prefix=True))
+        if self._steering is not None:  # as a device does on each new stream
+            self._ping()
 
     # ---- the device ----
 
@@ -163,7 +180,7 @@ class Generation:
                 if output.ids:
                     self.outcome.arrivals.append((self._agenda.now, len(output.ids)))
             else:
-                assert isinstance(output, (Open, Prefix, Draft, Finish)), "one edge, which refuses nothing and stays"
+                assert isinstance(output, (Open, Prefix, Draft, Report, Finish)), "one edge, which refuses nothing"
                 self._send_up(output)
         if self._device.ended and not self.over:
             self._finished()
@@ -198,12 +215,17 @@ class Generation:
         self._drafts_on = True
         self._device_does(self._device.drafted(work, self._tokens))
         self._drafts_on = False
+        overtaking = self._device.overtaking
+        if self._steering is not None and overtaking is not None and overtaking.last_draft is not None:
+            self._steering.drafted(*overtaking.last_draft, self._agenda.now)
 
     def _send_up(self, frame: DeviceFrame) -> None:
         size = message_bytes(frame)
         self.outcome.bytes_up += size
         arrives_s = self._link.up.arrival_s(self._agenda.now + self._world.overheads.up_s, size + FRAMING_BYTES)
         self._up_s = arrives_s - self._agenda.now
+        if self._steering is not None:
+            self._steering.sent(frame, size + FRAMING_BYTES, self._agenda.now)
         self._agenda.at(arrives_s, partial(self._edge_takes, frame))
 
     def _finished(self) -> None:
@@ -220,13 +242,19 @@ class Generation:
             self._edge = EdgeSession(
                 frame, self._conduct.limits, own_draft_tokens=own, run_ahead=self.run_ahead, bonus=self._conduct.bonus
             )
-            quote = Quote(runs_ahead=self._conduct.run_ahead)
+            if self._terms is not None:
+                self._terms.begins(self._edge)
+            quote = self._quote(opened=True) or Quote(runs_ahead=self._conduct.run_ahead)
             frames = self._edge.attach(frame)
             self._edge_says([replace(it, quote=quote) if isinstance(it, Opened) else it for it in frames])
         else:
             assert self._edge is not None
             self._edge_says(self._edge.received(frame))
+        self._arrived_s = self._agenda.now
         self._world.engine.ready(self)
+
+    def _quote(self, *, opened: bool) -> Quote | None:
+        return self._terms.quote(self._agenda.now, opened=opened) if self._terms is not None else None
 
     def _edge_says(self, frames: Sequence[EdgeFrame]) -> None:
         for frame in frames:
@@ -238,6 +266,21 @@ class Generation:
 
     def _device_takes(self, frame: EdgeFrame) -> None:
         self._device_does(self._device.received(frame))
+        if self._steering is None or self.over:
+            return
+        if isinstance(frame, Ping):
+            self._steering.pinged(self._agenda.now - self._pings_s[frame.number], self._agenda.now)
+            return
+        plan = self._steering.received(frame, self._device.tally, self._agenda.now)
+        if plan is not None:
+            self._device_does(self._device.replan(plan))
+        if self._steering.wants_ping:
+            self._steering.pings()
+            self._ping()
+
+    def _ping(self) -> None:
+        self._pings_s.append(self._agenda.now)
+        self._send_up(Ping(1, len(self._pings_s) - 1))
 
     def wish(self) -> Wish | None:
         """Return what the session would do in the next step; one that sits it out is asked again by itself."""
@@ -252,6 +295,7 @@ class Generation:
         if self._edge is None:
             return None
         work = self._edge.next_pass() if positions is None else self._edge.next_pass(positions)
+        self._queue_s = self._agenda.now - self._arrived_s
         self._wakes()
         return work
 
@@ -264,7 +308,13 @@ class Generation:
         assert self._edge is not None
         self.outcome.passes += 1
         self.outcome.pass_s += share_s
-        self._edge_says(self._edge.finished_pass(work, PassResult(self._rows.extend(work.span), Timing(pass_s=step_s))))
+        timing, self._own_s = Timing(self._queue_s, step_s + self._own_s), 0.0
+        frames = self._edge.finished_pass(work, PassResult(self._rows.extend(work.span), timing))
+        if self._terms is not None:
+            self._terms.passed(work, frames)
+            if (quote := self._quote(opened=False)) is not None:
+                frames = [replace(it, quote=quote) if isinstance(it, Commit) else it for it in frames]
+        self._edge_says(frames)
 
     def own_draft(self) -> tuple[DraftWork, float] | None:
         """Return what the edge's own drafter is to write, and the seconds; it is written at once, and kept."""
@@ -275,13 +325,13 @@ class Generation:
         self._learned = len(work.path)
         self._own_tokens = self._own_drafter.propose(work.path, work.count, lambda: False)
         self.outcome.drafted += len(self._own_tokens)
-        seconds = len(self._own_tokens) * self._world.own_draft_step_s
-        self.outcome.pass_s += seconds
-        return work, seconds
+        return work, len(self._own_tokens) * self._world.own_draft_step_s
 
-    def own_drafted(self, work: DraftWork) -> None:
-        """Take what the edge drafted."""
+    def own_drafted(self, work: DraftWork, share_s: float) -> None:
+        """Take what the edge drafted, and this text's share of its seconds."""
         assert self._edge is not None
+        self.outcome.pass_s += share_s
+        self._own_s = len(self._own_tokens) * self._world.own_draft_step_s
         self._edge.own_drafted(work, self._own_tokens)
 
 
@@ -312,16 +362,23 @@ class World:
         return [self.fleet([run], [self.agenda.now], conduct, lambda _: link)[0] for run in runs]
 
     def fleet(
-        self, runs: Sequence[MatchRun], starts_s: Sequence[float], conduct: Conduct, link: Callable[[int], Link]
+        self,
+        runs: Sequence[MatchRun],
+        starts_s: Sequence[float],
+        conduct: Conduct | Callable[[int], Conduct],
+        link: Callable[[int], Link],
     ) -> list[SimulatedText]:
         """Write the texts side by side, each begun at its time over the link of its index; return what each came to.
+
+        ``conduct`` may be one for all, or each index's own.
 
         Raises ValueError where a link never comes back.
         """
         texts: list[SimulatedText] = []
 
         def begin(index: int) -> None:
-            generation = Generation(self, index, runs[index], conduct, link(index))
+            its = conduct if isinstance(conduct, Conduct) else conduct(index)
+            generation = Generation(self, index, runs[index], its, link(index))
             texts[index] = generation.outcome
             generation.begin()
 

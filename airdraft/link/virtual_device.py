@@ -20,6 +20,7 @@ from airdraft.core.types import (
     Limits,
     Opened,
     Ping,
+    Plan,
 )
 from airdraft.link.virtual_journal import Journal, Record, Wish
 from airdraft.link.virtual_stream import End, Process, Stream
@@ -301,6 +302,11 @@ class DeviceProcess(Process):
             self._do(self.session.drafted(work, tokens))
 
         self.after(0.001 * max(1, len(tokens)), done)
+
+    def replans(self, plan: Plan) -> None:
+        """Draft by another plan from now on."""
+        if self.running:
+            self._do(self.session.replan(plan))
 
     # ---- an edge that goes away ----
 

@@ -21,6 +21,7 @@ from airdraft.core.types import (
     Ping,
     Prefix,
     Refused,
+    Report,
 )
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.wire.checks import MAX_MESSAGE_BYTES, checked_epoch, checked_ids, checked_position
@@ -69,6 +70,9 @@ def device_frame_to_proto(frame: DeviceFrame) -> pb.DeviceFrame:
             return pb.DeviceFrame(prefix=pb.Prefix(epoch=frame.epoch, start=frame.start, ids=frame.ids))
         case Finish():
             return pb.DeviceFrame(finish=pb.Finish(epoch=frame.epoch, length=frame.length))
+        case Report():
+            report = pb.Report(epoch=frame.epoch, waits=frame.waits, no_own_draft=not frame.own_draft)
+            return pb.DeviceFrame(report=report)
         case Ping():
             return pb.DeviceFrame(ping=_ping_to_proto(frame))
 
@@ -85,6 +89,9 @@ def device_frame_from_proto(message: pb.DeviceFrame, vocabulary: int, limits: Li
             return Prefix(checked_epoch(message.prefix.epoch), checked_position(message.prefix.start, "start"), ids)
         case "finish":
             return Finish(checked_epoch(message.finish.epoch), checked_position(message.finish.length, "length"))
+        case "report":
+            report = message.report
+            return Report(checked_epoch(report.epoch), report.waits, not report.no_own_draft)
         case "ping":
             return _ping_from_proto(message.ping)
         case _:

@@ -81,10 +81,15 @@ def quote_to_proto(quote: Quote | None) -> pb.Quote | None:
         per_position_s=quote.per_position_s,
         runs_ahead=quote.runs_ahead,
         edge_second_price=quote.edge_second_price,
+        step_sessions=quote.step_sessions,
+        step_positions=quote.step_positions,
+        own_draft_tokens=quote.own_draft_tokens,
+        own_draft_s=quote.own_draft_s,
+        own_acceptance=quote.own_acceptance,
     )
 
 
-def quote_from_proto(message: pb.Opened | pb.DescribeResponse) -> Quote | None:
+def quote_from_proto(message: pb.Opened | pb.Commit | pb.DescribeResponse) -> Quote | None:
     """Check and return the quote in an edge's answer, None where it gives none."""
     if not message.HasField("quote"):
         return None
@@ -94,11 +99,16 @@ def quote_from_proto(message: pb.Opened | pb.DescribeResponse) -> Quote | None:
         _quoted(quote.per_position_s, "per_position_s"),
         quote.runs_ahead,
         _quoted(quote.edge_second_price, "edge_second_price"),
+        _quoted(quote.step_sessions, "step_sessions"),
+        _quoted(quote.step_positions, "step_positions"),
+        int(_quoted(quote.own_draft_tokens, "own_draft_tokens")),
+        _quoted(quote.own_draft_s, "own_draft_s"),
+        _quoted(quote.own_acceptance, "own_acceptance", 1.0),
     )
 
 
-def _quoted(value: float, field: str) -> float:
-    require(0 <= value <= MAX_QUOTED, field, f"{value} is nothing to plan by")  # a NaN is in no range
+def _quoted(value: float, field: str, most: float = MAX_QUOTED) -> float:
+    require(0 <= value <= most, field, f"{value} is nothing to plan by")  # a NaN is in no range
     return value
 
 
@@ -170,6 +180,7 @@ def commit_to_proto(commit: Commit) -> pb.Commit:
         pass_us=round(commit.timing.pass_s * _MICROSECONDS),
         receipt=commit.receipt,
         row=b"" if commit.row is None else commit.row.data,
+        quote=quote_to_proto(commit.quote),
     )
 
 
@@ -195,6 +206,7 @@ def commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
         Timing(message.queue_us / _MICROSECONDS, message.pass_us / _MICROSECONDS),
         checked_receipt(message.receipt),
         row,
+        quote_from_proto(message),
     )
 
 

@@ -45,6 +45,10 @@ class Pulse:
             self.liveness.acked(frame.number, now)
             self._look_again()  # the limit may have shrunk, and the next look with it
 
+    def ask(self) -> None:
+        """Ping at once, for the round trip's sake."""
+        self._ping(self.liveness.ask(self._clock()))
+
     def _look(self) -> None:
         match self.liveness.look(self._clock()):
             case "gone":

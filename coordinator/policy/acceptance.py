@@ -7,8 +7,9 @@ this counts along a draft, which begins behind the target's own token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 PRIORS: Mapping[str, float] = {"translation": 0.75, "summary": 0.65, "problems": 0.80}
 """Acceptance by task before a token is judged: translation and summary from Leviathan, Kalman, Matias 2023, arXiv
@@ -20,6 +21,12 @@ USUAL_PRIOR = 0.7
 KEPT = 0.96
 """What a round weighs when one more has come. A step of acceptance shows in the plan soon with less, and the plan is
 steadier with more: see ``python -m bench.draft_lengths forgetting``."""
+
+RECENT_ROUNDS = 6
+STEP_TOKENS = 8
+STEP_DEVIATIONS = 3.0
+"""A step: the last rounds, of at least so many judged tokens, lie so many standard deviations of a binomial off what is
+believed. Then only they are remembered. Without it a step from 0.4 to 0.9 takes as long as the old rounds last."""
 
 PRIOR_TOKENS = 4.0
 """What the task's prior is worth, in judged tokens: 4 of 25 rounds' some 80 remembered."""
@@ -38,6 +45,14 @@ def place(before: int) -> int:
     return before if before < 4 else min(before.bit_length() + 1, PLACES - 1)
 
 
+def _by_place(drafted: int, accepted: int) -> Iterator[tuple[int, int, int]]:
+    """Yield place, judged and accepted tokens of a round; those behind a miss are not judged."""
+    for index, (start, end) in enumerate(zip(_STARTS, _ENDS, strict=True)):
+        if start > accepted or start >= drafted:
+            return
+        yield index, min(end, drafted, accepted + 1) - start, min(end, accepted) - start
+
+
 @dataclass(frozen=True, slots=True)
 class AcceptanceByPosition:
     """Beta posteriors of the chances, one a place, that forget by rounds.
@@ -49,6 +64,7 @@ class AcceptanceByPosition:
     prior: float = USUAL_PRIOR
     judged: tuple[float, ...] = _EMPTY  # [PLACES]
     accepted: tuple[float, ...] = _EMPTY  # [PLACES]
+    recent: tuple[tuple[int, int], ...] = ()  # the last rounds: drafted, accepted
 
     @classmethod
     def of_task(cls, task: str | None = None) -> AcceptanceByPosition:
@@ -65,12 +81,31 @@ class AcceptanceByPosition:
             raise ValueError(f"{accepted} of {drafted} drafted tokens cannot have been accepted")
         if not drafted:
             return self
+        recent = (*self.recent, (drafted, accepted))[-RECENT_ROUNDS:]
+        if self._stepped(recent):
+            fresh = AcceptanceByPosition(self.prior)
+            for round_ in recent:
+                fresh = fresh._with(*round_)
+            return fresh
+        return replace(self._with(drafted, accepted), recent=recent)
+
+    def _stepped(self, recent: Sequence[tuple[int, int]]) -> bool:
+        """Return whether the last rounds are not of these chances."""
+        judged = sum(min(drafted, accepted + 1) for drafted, accepted in recent)
+        if judged < STEP_TOKENS or sum(self.judged) < STEP_TOKENS:
+            return False
+        chances, off, variance = self.chances(), 0.0, 0.0
+        for round_ in recent:
+            for index, here, right in _by_place(*round_):
+                off += right - here * chances[index]
+                variance += here * chances[index] * (1 - chances[index])
+        return abs(off) > STEP_DEVIATIONS * math.sqrt(variance)
+
+    def _with(self, drafted: int, accepted: int) -> AcceptanceByPosition:
         judged, right = [KEPT * old for old in self.judged], [KEPT * old for old in self.accepted]
-        for index, (start, end) in enumerate(zip(_STARTS, _ENDS, strict=True)):
-            if start > accepted or start >= drafted:
-                break
-            judged[index] += min(end, drafted, accepted + 1) - start
-            right[index] += min(end, accepted) - start
+        for index, here, accepted_here in _by_place(drafted, accepted):
+            judged[index] += here
+            right[index] += accepted_here
         return AcceptanceByPosition(self.prior, tuple(judged), tuple(right))
 
     @property

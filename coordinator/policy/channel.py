@@ -29,6 +29,9 @@ MEMORY_S = 10.0
 """A sample weighs 1/e of itself after so many seconds. Seven recorded LTE and 5G radios answer 5 to 10 times as late
 after 10 to 15 idle seconds as after less than one, since they have let go of the connection by then."""
 
+RECENT_S = 2.0
+"""Within so long time makes a difference of 18 % in weight at most, and is left out."""
+
 NEW_SAMPLES = 7
 KEPT_AFTER_STEP = 4
 """Of the last 7 samples 4 must lie beyond the limit for their median to, and are what remains: spikes that come singly,
@@ -47,6 +50,9 @@ RATE_SAMPLES = 10
 """25 pairs: a step is forgotten 10 samples later, and a frame costs some 10 us of a core."""
 
 LEAST_RATE_SAMPLES = 4
+
+LEAST_SPREAD_BYTES = 32
+"""Between the largest and the smallest of those frames: 8 ids, 5 ms at 50 kbit/s. Less is lost in any link's jitter."""
 
 SURE_RATE = 0.75
 """Share of pairs, by weight, in which the larger frame took longer, below which no rate is believed. Of
@@ -90,8 +96,11 @@ class Recent:
         if not self.values:
             return None
         newest_s, by_count = self.at_s[-1], _WEIGHTS[-len(self.values) :]
-        by_time = [math.exp(min(0.0, at_s - newest_s) / MEMORY_S) for at_s in self.at_s]
-        weights = [count * time for count, time in zip(by_count, by_time, strict=True)]
+        if newest_s - self.at_s[0] < RECENT_S:
+            weights: Sequence[float] = by_count
+        else:
+            by_time = [math.exp(min(0.0, at_s - newest_s) / MEMORY_S) for at_s in self.at_s]
+            weights = [count * time for count, time in zip(by_count, by_time, strict=True)]
         return _weighted_quantile(sorted(zip(self.values, weights, strict=True)), share)
 
     def trend(self) -> float:
@@ -165,7 +174,7 @@ class Direction:
         known, spread = self.byte_s, KEPT * self.spread
         now = max(sizes) - min(sizes)
         # One long frame, a prompt, tells more of the rate than all short ones after it: kept until they tell as much.
-        if len(sizes) >= LEAST_RATE_SAMPLES and now > 0 and now >= spread / 2:
+        if len(sizes) >= LEAST_RATE_SAMPLES and now >= LEAST_SPREAD_BYTES and now >= spread / 2:
             known, spread = _slope(sizes, delays_s), now
         return Direction(sizes, delays_s, known, spread)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from coordinator.policy.confidence import Calibration
-from coordinator.policy.mlp import Mlp, features, shipped
+from coordinator.policy.mlp import LengthCosts, Mlp, features, shipped
 from coordinator.policy.rounds import LONGEST, Drafting, Outcome, RoundTime
 
 CONFIDENT = 0.6
@@ -27,19 +27,20 @@ ARMS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
 """Lengths between which a bandit and a network choose: between two of them the cost differs by less than 2 %."""
 
 BANDIT_KEPT = 0.95
-"""What a round weighs when one more has come: with 0.97 a step of acceptance takes some 90 rounds instead of 66."""
+"""What a round weighs when one more has come: with 0.97 a step of acceptance takes up to 62 rounds instead of 39
+(``python -m bench.draft_lengths curiosity``)."""
 
-BELIEVED_ROUNDS = 4.0
-"""What the model's word for an arm is worth. With a fixed first guess in its place the mean cost over 27 steady worlds
-was 2.6 % above the best fixed length's, instead of 0.9 %, and steps took up to 116 rounds."""
+BELIEVED_ROUNDS = 8.0
+"""What the model's word for a stretch is worth. With 2 the mean cost over 27 steady worlds is 1.1 % above the best
+fixed length's, with 8 0.8 %, with 16 0.7 %; but the more it is worth, the longer lasts what is wrong with it."""
 
-CURIOSITY = 0.1
-"""UCB's b, in rounds' seconds. With 0 or 0.3 the mean cost is 1.2 to 1.3 % above the best fixed length's; with 0.1 it
-is 0.9 %, and 2.3 % in the worst world (``python -m bench.draft_lengths curiosity``)."""
+CURIOSITY = 0.3
+"""UCB's b. From 0 to 0.6 the mean cost falls from 1.1 to 0.8 % above the best fixed length's, and from 2.4 to 1.7 % in
+the worst of those worlds (``python -m bench.draft_lengths curiosity``)."""
 
 
 class DraftLength(Protocol):
-    """A policy."""
+    """A policy. ``copy.copy`` of one is a snapshot: ``saw`` puts new values in place of old ones and changes none."""
 
     def length(self, now: Drafting) -> int:
         """Return how long this draft is to be, 1 to ``LONGEST``."""
@@ -151,20 +152,27 @@ class Bandit:
     """Optimism over lengths, on a ratio of sums: the arm of the least index. It mends what the model gets wrong.
 
     After UCB-SpecStop, arXiv 2606.20591: index(k) = (S_N(k) - b sqrt(T_k log t)) / S_A(k), with S_N an arm's cost so
-    far, S_A its tokens, T_k its rounds; sums, since a mean of ratios is another number. Here each arm begins with
-    ``BELIEVED_ROUNDS`` rounds of as many tokens as the acceptance by position says. Delay-aware: what rounds cost is
-    known, so S_N(k) = T_k * seconds(k) at the round trip of now, b is in such seconds, and a step of the channel leaves
-    nothing to be learnt again. A round of n tokens tells what every shorter one would have brought in, and counts for
-    those arms too; not for longer ones, even where a miss came, or those would only be told of misses. Sums forget,
-    also of arms that nothing is told of, so that these are tried again (Garivier, Moulines 2008, arXiv 0805.3415).
-    Costs fall and then rise with the length: only the best arm so far and its neighbours are weighed (Combes, Proutiere
-    2014, arXiv 1405.5096).
+    far, S_A its tokens, T_k its rounds; sums, since a mean of ratios is another number. Here arms learn from one
+    another: a draft is a chain of stretches, each from one arm's length to the next one's, and as in a combinatorial
+    semi-bandit (Kveton et al. 2015, arXiv 1410.0949) each is weighed by itself. With s_k a round's seconds at the round
+    trip of now and g_i the tokens that stretch i brings in,
+
+        index(k) = s_k / (1 + sum over i <= k of g_i (1 + b sqrt(log t / T_i)))
+        g_i = (G_i + B m_i g_(i-1) / m_(i-1)) / T_i,    T_i = rounds that drafted all of it + B
+
+    G_i is what those rounds brought in, B is ``BELIEVED_ROUNDS``, m_i the acceptance by position's word: where a
+    stretch brings in more than that says, so will the next one, as far as it is not tried. A round counts for the
+    stretches that it drafted, with no tokens behind a miss; not for later ones, or those would be told of misses alone.
+    Delay-aware: what rounds cost is known, so a step of the channel leaves nothing to be learnt again. Sums forget,
+    also those that nothing is told of, so that these are tried again (Garivier, Moulines 2008, arXiv 0805.3415). Costs
+    fall and then rise with the length: only the best arm so far and its neighbours are weighed (Combes, Proutiere 2014,
+    arXiv 1405.5096).
     """
 
     def __init__(self, curiosity: float = CURIOSITY, kept: float = BANDIT_KEPT) -> None:
         """Begin with the model's word alone."""
         self._curiosity, self._kept = curiosity, kept
-        self._rounds, self._tokens = [0.0] * len(ARMS), [0.0] * len(ARMS)  # told, of each arm
+        self._rounds, self._tokens = (0.0,) * len(ARMS), (0.0,) * len(ARMS)  # told, of each stretch
         self._all = 0.0
         self._chosen = ARMS[0]
 
@@ -182,26 +190,33 @@ class Bandit:
         believed = list(itertools.accumulate(now.acceptance.survival(LONGEST)))
         hope = self._curiosity * math.sqrt(math.log(1 + self._all))
         means, indices = [], []
-        for arm, told, tokens in zip(ARMS, self._rounds, self._tokens, strict=True):
-            rounds = told + BELIEVED_ROUNDS
-            each_s = now.time.seconds(arm) / (tokens + BELIEVED_ROUNDS * believed[arm])
-            means.append(each_s * rounds)
-            indices.append(each_s * (rounds - hope * math.sqrt(rounds)))
+        tokens = hoped = before = as_believed = 1.0
+        for arm, told, gained in zip(ARMS, self._rounds, self._tokens, strict=True):
+            rounds, seconds = told + BELIEVED_ROUNDS, now.time.seconds(arm)
+            word, before = believed[arm] - before, believed[arm]
+            gain = (gained + BELIEVED_ROUNDS * as_believed * word) / rounds
+            as_believed = gain / word if word else as_believed
+            tokens += gain
+            hoped += gain * (1 + hope / math.sqrt(rounds))
+            means.append(seconds / tokens)
+            indices.append(seconds / hoped)
         return means, indices
 
     def saw(self, outcome: Outcome) -> None:
-        """Count a round for every arm that it tells of."""
+        """Count a round for every stretch of which it drafted all."""
         if not outcome.drafted:
             return
-        self._all = self._kept * self._all + 1
-        for index, arm in enumerate(ARMS):
-            told = arm <= outcome.drafted
-            self._rounds[index] = self._kept * self._rounds[index] + told
-            self._tokens[index] = self._kept * self._tokens[index] + told * (min(outcome.accepted, arm) + 1)
+        kept, told = self._kept, [arm <= outcome.drafted for arm in ARMS]
+        gains = [max(0, min(outcome.accepted, arm) - before) for before, arm in itertools.pairwise((0, *ARMS))]
+        self._all = kept * self._all + 1
+        self._rounds = tuple(kept * rounds + here for rounds, here in zip(self._rounds, told, strict=True))
+        self._tokens = tuple(
+            kept * tokens + here * gain for tokens, here, gain in zip(self._tokens, told, gains, strict=True)
+        )
 
 
 class Network:
-    """The length of the least seconds a token by a small network, trained from logs by ``coordinator.policy.train``.
+    """The length of the least seconds a token by a small network; ``coordinator train-draft-length`` trains it.
 
     After SpecKV, Shukla 2026, arXiv 2605.02888: one hidden layer of 16, asked once for each length. There it says how
     many tokens a length brings in; here how far its seconds a token lie from those of equal chances
@@ -210,14 +225,14 @@ class Network:
 
     def __init__(self, mlp: Mlp | None = None) -> None:
         """Decide by ``mlp``; None: the one that comes with the package."""
-        self._mlp = mlp or shipped()
+        self._costs = LengthCosts(mlp or shipped(), ARMS)
         self._chosen = 0
 
     def length(self, now: Drafting) -> int:
         """Return the best of ``ARMS``; the same all through a draft."""
         if not now.drafted:
-            known = features(now.time, now.acceptance)
-            self._chosen = min(ARMS, key=self._mlp.costs(known, ARMS).__getitem__)
+            costs = self._costs(features(now.time, now.acceptance))
+            self._chosen = ARMS[costs.index(min(costs))]
         return self._chosen
 
     def saw(self, outcome: Outcome) -> None:

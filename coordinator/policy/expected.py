@@ -5,14 +5,20 @@ changes when the device's drafts arrive: the j-th is there a round trip and j dr
 miss. So the edge's passes in a stretch without an end are known in advance, and so is which of them emits the t-th
 token. A stretch whose t-th token is the miss ends with that pass; the mean over t, by the chances of each position,
 gives every cost exactly for matches that depend on nothing but their place in the stretch, for steady costs, a device
-that leaves a void draft at once, and an edge that works for it alone and never waits for a draft that would pay.
+that leaves a void draft at once, and an edge that never waits for a draft that would pay. Where
+sessions share the edge's steps, every step has the others' positions too, and a session that has stood still waits for
+half a step first.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, chain, repeat
+from operator import mul
+from typing import NamedTuple
 
 from coordinator.policy.costs import PassCost
 
@@ -31,9 +37,16 @@ FRAME_BYTES = 34
 ID_BYTES = 4
 
 
+SHORTENED = 0.75
+"""By so much an edge writes less where the device's drafts are in every pass (``airdraft.core.session.own_draft``)."""
+
+ALIKE = 0.5
+"""What share of the device's acceptance the edge's own drafter needs for its tokens to count beside the device's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Channel, models and text, as far as they are known."""
+    """Channel, models, text and company, as far as they are known."""
 
     round_trip_s: float
     draft_s: float  # a token that the device drafts
@@ -42,116 +55,164 @@ class Setting:
     own_draft_s: float = math.inf  # a token that the edge drafts; infinite: it has no drafter
     up_bytes_s: float = math.inf
     live_nodes: int = 64  # the device's credits, and the most of a pass
+    own_chance: float | None = None  # that one more of the edge's own drafts is right; None: as the device's are
+    sharers: float = 1.0  # sessions that share a step, this one included
+    others: float = 0.0  # positions of a step that are theirs
 
-    def chance(self, place: int) -> float:
-        """Return the chance that the token at this place of a stretch, from 0, is right, given all before."""
-        return self.chances[min(place, len(self.chances) - 1)]
+    def pass_s(self, positions: int) -> float:
+        """Return what a step takes in which this session has so many positions."""
+        return self.target.seconds(positions) + self.target.per_position_s * self.others
+
+    def share_s(self, positions: int) -> float:
+        """Return what of such a step is this session's: its positions, and a share of the rest."""
+        own_s = self.target.per_position_s * positions
+        return (self.target.seconds(positions) - own_s) / self.sharers + own_s
+
+    @property
+    def alike(self) -> bool:
+        """Return whether both drafters are about as often right: then one estimate, the device's, is taken for both.
+
+        Two of the same chance would differ by noise, and the plan would follow that.
+        """
+        return self.own_chance is None or self.own_chance >= ALIKE * self.chances[0]
+
+    @property
+    def turn_s(self) -> float:
+        """Return how long who comes anew waits for the step at work, on average."""
+        return 0.5 * (1 - 1 / self.sharers) * self.pass_s(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(NamedTuple):
     """Means for one token."""
 
     seconds: float
-    edge_s: float  # passes and the edge's own drafting
+    edge_s: float  # this session's share of passes and of the edge's own drafting
     device_s: float
     bytes_up: float
+    widening_s: float = 0.0  # by which others wait longer: its positions in their steps
 
 
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """A pass of a stretch without an end: when it ends, how many tokens are out by then, what the edge has spent."""
+class _Stretch(NamedTuple):
+    """Where a stretch ends: [n + 1] the chance that it is longer, and of those that end by then the summed lengths."""
 
-    ends_s: float
-    tokens: int
-    edge_s: float
+    alive: tuple[float, ...]
+    ended: float
+
+
+@lru_cache(maxsize=8)
+def _stretch(chances: tuple[float, ...]) -> _Stretch:
+    here = chain(chances, repeat(chances[-1], MOST_TOKENS - len(chances)))
+    alive = tuple(accumulate(here, mul, initial=1.0))
+    last = next((tokens for tokens, chance in enumerate(alive) if chance < NEGLIGIBLE), MOST_TOKENS)
+    # t miss(t) summed up to n is alive(t) summed below n, less n alive(n).
+    return _Stretch(alive[: last + 1], sum(alive[:last]) - last * alive[last])
+
+
+def survival(chances: Sequence[float], tokens: int) -> tuple[float, ...]:
+    """Return [tokens + 1]: the chance that the first n tokens after a miss are all right, for n from 0."""
+    alive = _stretch(tuple(chances)).alive[: tokens + 1]
+    return alive + (0.0,) * (tokens + 1 - len(alive))  # as good as 0
 
 
 def edge_alone(setting: Setting, own_tokens: int = 0) -> Expected:
     """Return what a token costs where the edge decodes by itself, with ``own_tokens`` of its own drafter a pass."""
     if not own_tokens:
-        seconds = setting.target.seconds(1)
-        return Expected(seconds, seconds, 0.0, 0.0)
-    round_s = own_tokens * setting.own_draft_s + setting.target.seconds(own_tokens + 1)
-    seconds = _over(setting, _repeated(round_s, round_s, own_tokens + 1)).seconds
-    return Expected(seconds, seconds, 0.0, 0.0)
+        return Expected(setting.pass_s(1), setting.share_s(1), 0.0, 0.0, setting.target.per_position_s)
+    own_s = own_tokens * setting.own_draft_s
+    chances = setting.chances if setting.alike or setting.own_chance is None else (setting.own_chance,)
+    return _in_rounds(setting, chances, own_tokens, own_s + setting.pass_s(own_tokens + 1), own_s)
 
 
 def synchronous(setting: Setting, draft_length: int) -> Expected:
     """Return what a token costs where the device drafts so many, sends them and waits for the answer."""
     frame_bytes = FRAME_BYTES + ID_BYTES * draft_length
-    pass_s, draft_s = setting.target.seconds(draft_length + 1), draft_length * setting.draft_s
-    round_s = draft_s + frame_bytes / setting.up_bytes_s + setting.round_trip_s + pass_s
-    expected = _over(setting, _repeated(round_s, pass_s, draft_length + 1))
+    draft_s = draft_length * setting.draft_s
+    still_s = frame_bytes / setting.up_bytes_s + setting.round_trip_s + setting.turn_s
+    round_s = draft_s + still_s + setting.pass_s(draft_length + 1)
+    expected = _in_rounds(setting, setting.chances, draft_length, round_s, 0.0)
     rounds = expected.seconds / round_s  # a token
-    return Expected(expected.seconds, expected.edge_s, rounds * draft_s, rounds * frame_bytes)
+    return expected._replace(device_s=rounds * draft_s, bytes_up=rounds * frame_bytes)
 
 
-def pipelined(setting: Setting, frame_tokens: int = 1, *, run_ahead: bool, own_tokens: int = 0) -> Expected:
+def _overtakes(setting: Setting, step_s: float) -> float:
+    """Return about which share of passes has a draft of the device: its chance to overtake an edge that goes ahead.
+
+    As ``RoundCost.overtaking_tokens`` has it; 0 where a draft takes as long as a pass.
+    """
+    gain_s = setting.pass_s(1) - step_s
+    return setting.chances[0] ** (setting.round_trip_s / gain_s) if gain_s > 0 else 0.0
+
+
+def _in_rounds(setting: Setting, chances: Sequence[float], drafts: int, round_s: float, own_s: float) -> Expected:
+    """Return the means where each round has so many drafts, whatever came of the one before.
+
+    own_s  of the edge's own drafter, in each
+    """
+    alive, ended = _stretch(tuple(chances))
+    last, step = len(alive) - 1, drafts + 1
+    rounds = sum(alive[:last:step])  # what is left by then ends with its round
+    length = ended + alive[last] * -(-last // step) * step
+    a_token = rounds / length
+    edge_s = (own_s / setting.sharers + setting.share_s(step)) * a_token
+    widening_s = setting.target.per_position_s * step * a_token
+    return Expected(round_s * a_token, edge_s, 0.0, 0.0, widening_s)
+
+
+def pipelined(
+    setting: Setting, frame_tokens: int = 1, frames: int = 512, *, run_ahead: bool, own_tokens: int = 0
+) -> Expected:
     """Return what a token costs where the device drafts on, in frames of so many tokens, while earlier ones fly.
 
+    frames      that may fly at once, credits permitting
     run_ahead   the edge goes ahead of a device whose draft has not come; else it waits
     own_tokens  what the edge's own drafter fills a line up to, the hybrid; it asks for ``run_ahead``
     """
     step_s = max(setting.draft_s, (FRAME_BYTES / frame_tokens + ID_BYTES) / setting.up_bytes_s, LEAST_STEP_S)
-    expected = _over(setting, _passes(setting, frame_tokens, step_s, run_ahead=run_ahead, own_tokens=own_tokens))
+    most = min(setting.live_nodes, frame_tokens * frames)
+    expected = _in_passes(setting, frame_tokens, step_s, most, run_ahead=run_ahead, own_tokens=own_tokens)
     busy = min(1.0, setting.draft_s / step_s)
     # The device drafts all the time, most of it in vain, but for no more than its credits after each miss.
-    drafted = min(expected.seconds / step_s, setting.live_nodes * max(0.0, 1 - setting.chances[0]) + 1)
-    up_bytes = drafted * (FRAME_BYTES / frame_tokens + ID_BYTES)
-    return Expected(
-        expected.seconds, expected.edge_s, min(expected.seconds * busy, drafted * setting.draft_s), up_bytes
-    )
+    drafted = min(expected.seconds / step_s, most * max(0.0, 1 - setting.chances[0]) + 1)
+    device_s = min(expected.seconds * busy, drafted * setting.draft_s)
+    return expected._replace(device_s=device_s, bytes_up=drafted * (FRAME_BYTES / frame_tokens + ID_BYTES))
 
 
-def _repeated(round_s: float, edge_s: float, tokens: int) -> Iterator[_Pass]:
-    """Rounds that are all alike."""
-    number = 1
+def _in_passes(
+    setting: Setting, frame_tokens: int, step_s: float, most: int, *, run_ahead: bool, own_tokens: int
+) -> Expected:
+    """Return the means of an edge's passes over drafts as they arrive.
+
+    A plan weighs several of these after each commit: what is in the loop is plain arithmetic on purpose.
+    """
+    alive, ended = _stretch(tuple(setting.chances))
+    last, target, alike = len(alive) - 1, setting.target, setting.alike
+    if own_tokens:
+        own_tokens = max(1, round(own_tokens * (1 - SHORTENED * _overtakes(setting, step_s))))
+    position_s, frame_s, first_s = target.per_position_s, frame_tokens * step_s, setting.round_trip_s
+    still_s, share_s = setting.pass_s(0), setting.share_s(0)  # a pass without a position
+    now_s = own_s = seconds = edge_s = widening_s = 0.0
+    tokens = positions = passes = 0
+    before = 1.0  # the chance that the stretch is not over before this pass
     while True:
-        yield _Pass(number * round_s, number * tokens, number * edge_s)
-        number += 1
-
-
-def _passes(setting: Setting, frame_tokens: int, step_s: float, *, run_ahead: bool, own_tokens: int) -> Iterator[_Pass]:
-    """The passes of an edge over drafts as they arrive."""
-    target, frame_s = setting.target, frame_tokens * step_s
-    first_s = setting.round_trip_s
-    now_s = edge_s = 0.0
-    tokens = 0
-    while True:
-        line = _arrived(now_s - first_s, frame_s, frame_tokens) - tokens
+        line = int((now_s - first_s) / frame_s + 1e-9) * frame_tokens - tokens if now_s > first_s else 0
         own = max(0, own_tokens - max(0, line))
         if line <= 0 and not own and not run_ahead:
-            now_s = first_s + math.ceil((tokens + 1) / frame_tokens) * frame_s
-            line = _arrived(now_s - first_s, frame_s, frame_tokens) - tokens
+            now_s = first_s + -(-(tokens + 1) // frame_tokens) * frame_s + setting.turn_s
+            line = int((now_s - first_s) / frame_s + 1e-9) * frame_tokens - tokens
         if own:
-            own_s = own * setting.own_draft_s
-            now_s, edge_s = now_s + own_s, edge_s + own_s
-            line = max(max(0, line) + own, _arrived(now_s - first_s, frame_s, frame_tokens) - tokens)
-        width = min(max(0, line), setting.live_nodes)
-        pass_s = target.seconds(width + 1)
-        now_s, edge_s, tokens = now_s + pass_s, edge_s + pass_s, tokens + width + 1
-        yield _Pass(now_s, tokens, edge_s)
-
-
-def _arrived(since_s: float, frame_s: float, frame_tokens: int) -> int:
-    """Return how many drafts of a stretch are there, so long after the first could have been begun."""
-    return max(0, math.floor(since_s / frame_s + 1e-9)) * frame_tokens
-
-
-def _over(setting: Setting, passes: Iterator[_Pass]) -> Expected:
-    """Return the mean over where the miss is; bytes and the device's seconds are the caller's to say."""
-    seconds = edge_s = tokens = 0.0
-    alive, out = 1.0, 0
-    for one in passes:
-        while out < one.tokens:
-            chance = setting.chance(out)
-            miss = alive * (1 - chance)
-            out += 1
-            seconds, edge_s, tokens = seconds + miss * one.ends_s, edge_s + miss * one.edge_s, tokens + miss * out
-            alive *= chance
-        if alive < NEGLIGIBLE or out >= MOST_TOKENS:
-            # What is left ends here, as if its miss were the last token.
-            seconds, edge_s, tokens = seconds + alive * one.ends_s, edge_s + alive * one.edge_s, tokens + alive * out
-            break
-    return Expected(seconds / tokens, edge_s / tokens, 0.0, 0.0)
+            wrote_s = own * setting.own_draft_s
+            now_s, own_s = now_s + wrote_s, own_s + wrote_s
+            came = int((now_s - first_s) / frame_s + 1e-9) * frame_tokens - tokens if now_s > first_s else 0
+            line = max(max(0, line) + own * alike, came)
+        width = min(max(0, line), most)
+        passes, positions = passes + 1, positions + width + 1 + own * (not alike)
+        now_s += still_s + position_s * (width + 1 + own * (not alike))
+        tokens += width + 1
+        after = alive[tokens] if tokens < last else 0.0  # what is left ends here, as if its miss were the last token
+        ends, before = before - after, after
+        seconds += ends * now_s
+        edge_s += ends * (passes * share_s + positions * position_s + own_s / setting.sharers)
+        widening_s += ends * positions * position_s
+        if not after:
+            length = ended + alive[last] * tokens
+            return Expected(seconds / length, edge_s / length, 0.0, 0.0, widening_s / length)

@@ -29,8 +29,13 @@ log(1 + x); what a further position costs, in passes."""
 HIDDEN = 16
 """Units of the one hidden layer, as SpecKV has (arXiv 2605.02888)."""
 
+_SHAPES = {"hidden": (len(FEATURES) + 1, HIDDEN), "bias": (HIDDEN,), "out": (HIDDEN,)}
+
 _MIDDLE = np.array([0.65, 0.65, 0.65, 1.0, 0.3, 0.1])
 _WIDTH = np.array([0.25, 0.25, 0.25, 1.0, 0.3, 0.1])
+
+LEAST_FACTOR = 0.2
+"""Whatever the weights, a cost is above 0."""
 
 MOST_ACCEPTANCE = 0.99
 """Chances above it are taken as it, so that a base cost is never one of endless drafts."""
@@ -38,15 +43,20 @@ MOST_ACCEPTANCE = 0.99
 
 def features(time: RoundTime, acceptance: AcceptanceByPosition) -> tuple[float, ...]:
     """Return [FEATURES] of what is estimated."""
-    chances, pass_s = acceptance.chances(), max(time.target.fixed_s, 1e-6)
+    chances = acceptance.chances()
     return (
         min(acceptance.acceptance, MOST_ACCEPTANCE),
         chances[0],
         chances[2],
-        math.log1p(time.round_trip_s / pass_s),
-        math.log1p((time.draft_s + time.id_s) / pass_s),
-        time.target.per_position_s / pass_s,
+        math.log1p(passes_of(time, time.round_trip_s)),
+        math.log1p(passes_of(time, time.draft_s + time.id_s)),
+        passes_of(time, time.target.per_position_s),
     )
+
+
+def passes_of(time: RoundTime, seconds: float) -> float:
+    """Return seconds in passes of one position; no pass counts as shorter than a microsecond."""
+    return seconds / max(time.target.fixed_s, 1e-6)
 
 
 def base_costs(known: Array, lengths: Array) -> Array:
@@ -79,14 +89,8 @@ class Mlp:
     out: Array  # [HIDDEN]
 
     def factor(self, read: Array) -> Array:
-        """Return [N] factors of ``inputs``; never under 0.2, whatever the weights."""
-        return np.maximum(0.2, 1 + np.maximum(0, read @ self.hidden + self.bias) @ self.out)
-
-    def costs(self, known: Sequence[float], lengths: Sequence[int]) -> dict[int, float]:
-        """Return the passes a token of each length, for one state's ``features``."""
-        state, drafted = np.asarray(known), np.asarray(lengths, dtype=np.float64)
-        costs = base_costs(state, drafted) * self.factor(inputs(state, drafted))
-        return dict(zip(lengths, costs.tolist(), strict=True))
+        """Return [N] factors of ``inputs``."""
+        return np.maximum(LEAST_FACTOR, 1 + np.maximum(0, read @ self.hidden + self.bias) @ self.out)
 
     def to_json(self) -> str:
         """Return the weights as text, to six digits."""
@@ -95,16 +99,42 @@ class Mlp:
         )
 
 
+class LengthCosts:
+    """A network asked again and again of the same lengths: what it makes of these is worked out once."""
+
+    def __init__(self, mlp: Mlp, lengths: Sequence[int]) -> None:
+        """Ask ``mlp`` of ``lengths``."""
+        known = len(FEATURES)
+        read = inputs(np.zeros(known), np.asarray(lengths, dtype=np.float64))
+        self._lengths, self._mlp = tuple(lengths), mlp
+        self._of_lengths = np.outer(read[:, known], mlp.hidden[known]) + mlp.bias  # [N, HIDDEN]
+
+    def __call__(self, known: Sequence[float]) -> list[float]:
+        """Return [N] the passes a token of each length, for one state's ``features``: base costs times factors."""
+        units = ((np.array(known) - _MIDDLE) / _WIDTH) @ self._mlp.hidden[:-1] + self._of_lengths
+        factors = 1 + np.maximum(units, 0, out=units) @ self._mlp.out
+        chance, _, _, round_trip, draft, per_position = known
+        fixed, token = math.exp(round_trip), math.expm1(draft) + per_position
+        return [
+            max(LEAST_FACTOR, factor) * (fixed + length * token) * (1 - chance) / (1 - chance ** (length + 1))
+            for length, factor in zip(self._lengths, factors.tolist(), strict=True)
+        ]
+
+
 def from_json(text: str) -> Mlp:
-    """Return the network of ``Mlp.to_json``. Raises ValueError where it is for other features or shapes."""
-    told: Mapping[str, list[Any]] = json.loads(text)
-    if tuple(told["features"]) != FEATURES:
-        raise ValueError(f"weights for the features {told['features']}, not for {list(FEATURES)}: train them again")
-    shapes = {"hidden": (len(FEATURES) + 1, HIDDEN), "bias": (HIDDEN,), "out": (HIDDEN,)}
-    arrays = {name: np.asarray(told[name], dtype=np.float64) for name in shapes}
-    for name, shape in shapes.items():
+    """Return the network of ``Mlp.to_json``. Raises ValueError where it is none, or for other features or shapes."""
+    try:
+        told: Mapping[str, Any] = json.loads(text)
+        trained_for, arrays = list(told["features"]), {name: np.asarray(told[name], np.float64) for name in _SHAPES}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"these are not weights of a draft-length network: {type(error).__name__}: {error}") from None
+    if trained_for != list(FEATURES):
+        raise ValueError(f"weights for the features {trained_for}, not for {list(FEATURES)}: train them again")
+    for name, shape in _SHAPES.items():
         if arrays[name].shape != shape:
             raise ValueError(f"weights {name} have the shape {arrays[name].shape}, not {shape}: train them again")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"weights {name} are not all finite: train them again")
     return Mlp(**arrays)
 
 

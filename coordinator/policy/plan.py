@@ -12,9 +12,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from airdraft.core import types as core
-from coordinator.policy.expected import Expected, Setting, edge_alone, pipelined, synchronous
+from coordinator.policy.costs import PassCost
+from coordinator.policy.expected import (
+    FRAME_BYTES,
+    ID_BYTES,
+    Expected,
+    Setting,
+    edge_alone,
+    pipelined,
+    survival,
+    synchronous,
+)
+from coordinator.policy.rounds import LONGEST, RoundTime
 
 Mode = Literal["split", "edge", "hybrid", "device"]
+Way = Literal["edge", "edge-draft", "sync", "pipelined", "run-ahead", "hybrid", "device"]
 
 FRAMES = 64
 """Frames that may fly at once where only the edge's credits are to bound them."""
@@ -22,8 +34,28 @@ FRAMES = 64
 STICKINESS = 0.03
 """By what share another plan must be cheaper than the one that stands: estimates of a steady channel wobble by less."""
 
-SYNCHRONOUS_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 FRAME_TOKENS = (1, 2, 4, 8)
+
+FREE_S = 0.001
+"""A drafter that takes less for a token has a whole frame at once: n-grams, not models."""
+
+FREE_LENGTHS = (2, 4, 8)
+"""Of its frames, where the edge goes ahead: one at a time, since all that it could say would widen every pass."""
+
+SAVES = 0.1
+"""What an edge second must weigh, of a user's, before it is worth looking at ways in which an edge waits that would go
+ahead: they save its seconds, and are no faster."""
+
+COMPANY = 1.5
+"""With so many sessions a step nobody asks an edge to wait that goes ahead: steps run all the same, for the others, and
+emptier. With 16 sessions, acceptance 0.6 and 60 ms a token then costs 3.6 ms of the edge instead of 2.0 (simulated)."""
+
+CROWD = 8.0
+"""With so many sessions a step nobody has an edge draft beside its device: somebody's line is always short, so that all
+wait for the edge's drafter in every step. With 16, acceptance 0.9 and 10 ms a token then takes 19 ms, not 16."""
+
+FRAME_S = 0.0005
+"""What sending and reading a frame costs both ends: a drafter that is faster than that shares frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +63,18 @@ class Objective:
     """What a second of each is worth; only their ratios matter."""
 
     user: float = 1.0
-    edge: float = 0.0  # times the price in the edge's quote
+    edge: float = 0.0
     device: float = 0.0
 
     def cost(self, expected: Expected, edge_price: float = 1.0) -> float:
-        """Return what a token costs, in seconds of the user's."""
-        return self.user * expected.seconds + self.edge * edge_price * expected.edge_s + self.device * expected.device_s
+        """Return what a token costs, in weighted seconds.
+
+        ``edge_price`` is the edge's quote: the users that a second of it keeps waiting, this one included. A session
+        pays its share of the edge's seconds at that price, and the others' waits for the positions that it adds to
+        their steps as if they were its own user's: so all react before queues grow.
+        """
+        waits_s = expected.seconds + (edge_price - 1) * expected.widening_s
+        return self.user * waits_s + self.edge * edge_price * expected.edge_s + self.device * expected.device_s
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -45,6 +83,29 @@ OBJECTIVES: Mapping[str, Objective] = {
     "edge-seconds": Objective(0.2, 1.0, 0.01),
     "device-seconds": Objective(0.2, 0.02, 1.0),
 }
+
+
+def objective_of(words: str) -> Objective:
+    """Return an objective by name, or of weights like ``user=1,edge=0.5,device=0.1``; what is not named weighs 0.
+
+    Raises ValueError where it is neither.
+    """
+    if words in OBJECTIVES:
+        return OBJECTIVES[words]
+    weights: dict[str, float] = {}
+    for part in words.split(","):
+        name, _, number = part.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if name.strip() not in ("user", "edge", "device") or not 0 <= weight < 1e6 or name.strip() in weights:
+            known = ", ".join(OBJECTIVES)
+            raise ValueError(f"objective {words} is none of {known}, nor weights like user=1,edge=0.5,device=0.1")
+        weights[name.strip()] = weight
+    if not any(weights.values()):
+        raise ValueError(f"objective {words} weighs nothing; give a weight above 0")
+    return Objective(weights.get("user", 0.0), weights.get("edge", 0.0), weights.get("device", 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +119,46 @@ class Plan:
     siblings: int = 0
     tolerance: float = 0.0
     pad: bool = False
+    waits: bool = False  # the edge is asked not to go ahead of the device
+    own_draft: bool = True  # the edge's own drafter may write
+
+    @property
+    def drafts(self) -> bool:
+        """Return whether the device drafts for an edge."""
+        return self.mode in ("split", "hybrid")
+
+    @property
+    def way(self) -> Way:
+        """Return what kind of plan it is, whatever its lengths."""
+        if self.mode == "edge":
+            return "edge-draft" if self.draft_length else "edge"
+        if self.mode == "split":
+            return "run-ahead" if not self.waits else "sync" if self.outstanding == 1 else "pipelined"
+        return self.mode
 
     @property
     def conduct(self) -> core.Plan:
         """Return how the device's session core drafts by it."""
-        if self.mode in ("edge", "device"):
-            return core.Plan(0)
-        return core.Plan(self.frame_tokens, self.outstanding)
+        if not self.drafts:
+            return core.Plan(0, own_draft=self.own_draft)
+        return core.Plan(self.frame_tokens, self.outstanding, waits=self.waits, own_draft=self.own_draft)
 
     def __str__(self) -> str:
-        if self.mode in ("edge", "device"):
-            return self.mode
-        if self.outstanding == 1:
-            return f"{self.mode}, frames of {self.frame_tokens}, one at a time"
-        return f"{self.mode}, frames of {self.frame_tokens}, without waiting"
+        if not self.drafts:
+            own = f", its drafts of {self.draft_length}" if self.mode == "edge" and self.draft_length else ""
+            return self.mode + own
+        pace = "one at a time" if self.outstanding == 1 else "without waiting"
+        edge = "waits" if self.waits else "goes ahead"
+        return f"{self.mode}, frames of {self.frame_tokens}, {pace}, the edge {edge}"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an edge offers beside verifying."""
+
+    runs_ahead: bool  # it goes ahead of a device whose draft has not come
+    own_tokens: int = 0  # that its own drafter writes for a pass; 0: it has none, or none that pays
+    price: float = 1.0  # of an edge second, as quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,65 +179,112 @@ class Decision:
 
     def explained(self) -> list[str]:
         """Return a table of the candidates, milliseconds a token."""
-        lines = [f"{'plan':<36} {'user ms':>8} {'edge ms':>8} {'device ms':>10} {'bytes up':>9} {'cost':>8}"]
+        lines = [f"{'plan':<54} {'user ms':>8} {'edge ms':>8} {'device ms':>10} {'bytes up':>9} {'cost':>8}"]
         for one in self.weighed:
             mark = "  <- taken" if one.plan == self.plan else ""
             its = one.expected
             lines.append(
-                f"{one.plan!s:<36} {its.seconds * 1e3:>8.1f} {its.edge_s * 1e3:>8.1f} {its.device_s * 1e3:>10.1f} "
+                f"{one.plan!s:<54} {its.seconds * 1e3:>8.1f} {its.edge_s * 1e3:>8.1f} {its.device_s * 1e3:>10.1f} "
                 f"{its.bytes_up:>9.1f} {one.cost * 1e3:>8.2f}{mark}"
             )
         return lines
 
 
-def candidates(*, own_tokens: int = 0) -> list[Plan]:
-    """Return the plans there are; ``own_tokens``: what the edge's own drafter writes for a pass, 0 without one."""
-    plans = [Plan("edge")]
-    plans += [Plan("split", length, length) for length in SYNCHRONOUS_LENGTHS]
-    mode: Mode = "hybrid" if own_tokens else "split"
-    return plans + [Plan(mode, own_tokens, tokens, FRAMES) for tokens in FRAME_TOKENS]
+def candidates(setting: Setting, offer: Offer, objective: Objective, *, drafts: bool = True) -> list[Plan]:
+    """Return the plans that are weighed: of each way the one whose lengths are best; ``drafts``: the device can."""
+    own = offer.own_tokens
+    plans = [Plan("edge", own_draft=not own)]
+    if own:
+        plans.append(Plan("edge", own))
+    if not drafts:
+        return plans
+    if setting.draft_s < FREE_S:
+        flights = [(tokens, 1) for tokens in FREE_LENGTHS]
+    else:
+        flights = [(frame_tokens(setting), FRAMES)]
+    saves = objective.edge * offer.price >= SAVES * objective.user
+    if not offer.runs_ahead or (saves and setting.sharers < COMPANY):
+        length = synchronous_length(setting, offer, objective)
+        plans.append(Plan("split", length, length, waits=True, own_draft=not own))
+        if flights[0][1] > 1:
+            plans.append(Plan("split", 0, *flights[0], waits=True, own_draft=not own))
+    for tokens, outstanding in flights if offer.runs_ahead else ():
+        plans.append(Plan("split", 0, tokens, outstanding, own_draft=not own))
+        if own and setting.sharers < CROWD:
+            plans.append(Plan("hybrid", own, tokens, outstanding))
+    return plans
 
 
-def expected_of(plan: Plan, setting: Setting, *, runs_ahead: bool, own_tokens: int = 0) -> Expected:
-    """Return what a token is expected to cost by a plan; an edge that has a drafter uses it where no device drafts."""
-    if plan.mode == "device":
-        return Expected(setting.draft_s, 0.0, setting.draft_s, 0.0)
-    if plan.mode == "edge":
-        return min((edge_alone(setting, tokens) for tokens in {0, own_tokens}), key=lambda expected: expected.seconds)
-    if plan.outstanding == 1:
-        return synchronous(setting, plan.frame_tokens)
-    return pipelined(setting, plan.frame_tokens, run_ahead=runs_ahead, own_tokens=own_tokens if runs_ahead else 0)
+def frame_tokens(setting: Setting) -> int:
+    """Return the tokens of a pipelined frame: as few as the uplink and the ends can take at the drafter's pace.
+
+    What waits for company in a frame comes later than it could.
+    """
+
+    def step_s(tokens: int) -> float:
+        return (FRAME_S + FRAME_BYTES / setting.up_bytes_s) / tokens + ID_BYTES / setting.up_bytes_s
+
+    return next((tokens for tokens in FRAME_TOKENS if step_s(tokens) <= setting.draft_s), FRAME_TOKENS[-1])
+
+
+def synchronous_length(setting: Setting, offer: Offer, objective: Objective) -> int:
+    """Return the best draft length of the synchronous split: its weighted cost is a line in the length, too."""
+    user, edge = objective.user, objective.edge * offer.price
+    target = setting.target
+    still_s = setting.round_trip_s + setting.turn_s + FRAME_BYTES / setting.up_bytes_s
+    shared_s = setting.share_s(1)
+    fixed = user * (still_s + setting.pass_s(1)) + edge * shared_s
+    id_s, position_s = ID_BYTES / setting.up_bytes_s, target.per_position_s
+    token = (user + objective.device) * setting.draft_s + user * id_s
+    token += (user * offer.price + edge) * position_s
+    # In weighted seconds, so that the round's own optimum is the objective's.
+    return RoundTime(fixed, token, PassCost(0.0)).best(survival(setting.chances, LONGEST))[0]
+
+
+def expected_of(plan: Plan, setting: Setting, offer: Offer) -> Expected:
+    """Return what a token is expected to cost by a plan."""
+    frame, frames, ahead = plan.frame_tokens, plan.outstanding, offer.runs_ahead
+    match plan.way:
+        case "device":
+            return Expected(setting.draft_s, 0.0, setting.draft_s, 0.0)
+        case "edge" | "edge-draft":
+            return edge_alone(setting, plan.draft_length)
+        case "sync":
+            return synchronous(setting, frame)
+        case "pipelined":
+            return pipelined(setting, frame, frames, run_ahead=False)
+        case "run-ahead":
+            return pipelined(setting, frame, frames, run_ahead=ahead)
+        case "hybrid":
+            return pipelined(setting, frame, frames, run_ahead=ahead, own_tokens=plan.draft_length if ahead else 0)
 
 
 def plan(
     setting: Setting,
     objective: Objective,
+    offer: Offer,
     *,
-    runs_ahead: bool,
-    own_tokens: int = 0,
-    edge_price: float = 1.0,
     current: Plan | None = None,
     among: Sequence[Plan] | None = None,
+    errors: Mapping[Way, float] | None = None,
 ) -> Decision:
     """Return the cheapest plan, or the one that stands where none is clearly cheaper.
 
-    runs_ahead  the edge goes ahead of a device whose draft has not come
-    own_tokens  what the edge's own drafter writes for a pass; 0: it has none
-    edge_price  of an edge second, as quoted
-    current     the plan that stands
-    among       the candidates; None: all there are
+    current  the plan that stands
+    among    the candidates; None: all there are
+    errors   by what factor each way took longer than expected, as far as that is known
     """
-    plans = list(among) if among is not None else candidates(own_tokens=own_tokens)
-    if current is not None and current not in plans:
-        plans.append(current)
-    weighed = sorted(
-        (
-            Weighed(one, expected, objective.cost(expected, edge_price))
-            for one in plans
-            for expected in [expected_of(one, setting, runs_ahead=runs_ahead, own_tokens=own_tokens)]
-        ),
-        key=lambda one: one.cost,
-    )
+    plans = list(among) if among is not None else candidates(setting, offer, objective)
+    if current is not None and current not in plans and current.way in {one.way for one in plans}:
+        plans.append(current)  # of other lengths; a way that is no longer there cannot stand
+    factors = errors or {}
+    weighed: list[Weighed] = []
+    for candidate in plans:
+        expected, factor = expected_of(candidate, setting, offer), factors.get(candidate.way, 1.0)
+        if factor != 1.0:
+            expected = expected._replace(seconds=expected.seconds * factor)
+        weighed.append(Weighed(candidate, expected, objective.cost(expected, offer.price)))
+    weighed.sort(key=lambda one: one.cost)
     best = weighed[0]
     for one in weighed:
         if one.plan == current and one.cost <= best.cost * (1 + STICKINESS):

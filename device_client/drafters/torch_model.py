@@ -79,6 +79,7 @@ class TorchDrafter:
         self._model = model
         self._vocabulary = vocabulary
         self.sampling = sampling or Sampling()
+        self.confidences: list[float] = []  # top probability of each token of the proposal at work or last made
         config = model.config.get_text_config(decoder=True)
         self._context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._held: list[int] = []  # the ids whose keys and values the cache holds
@@ -94,6 +95,7 @@ class TorchDrafter:
         if self._context_tokens is not None:
             count = min(count, self._context_tokens - len(path))
         proposal: list[int] = []
+        self.confidences = []
         feed = self._lacking(list(path)) if path else []
         while feed and len(proposal) < count and not cancelled():
             try:
@@ -103,6 +105,7 @@ class TorchDrafter:
                 break
             token = choose(logits, self.sampling, self._vocabulary, [*path, *proposal])
             proposal.append(token)
+            self.confidences.append(_top_probability(logits[: self._vocabulary]))
             feed = [token]
         return proposal
 
@@ -140,6 +143,15 @@ class TorchDrafter:
         self._held += feed
         logits: NDArray[np.float32] = output.logits[0, -1].float().numpy()
         return logits
+
+
+def _top_probability(logits: NDArray[np.float32]) -> float:
+    """Return the greatest probability of softmax over logits [V], at temperature 1 whatever the session's.
+
+    In float32: 5 us of a token at 819 rows, 0.12 ms at 152k.
+    """
+    weights = logits - logits.max()
+    return 1 / float(np.exp(weights, out=weights).sum())
 
 
 def load_torch_drafter(

@@ -62,7 +62,7 @@ def test_one_session_is_as_fast_as_without_company() -> None:
 def test_paced_devices_get_the_rules_text_and_busy_seconds_are_the_log(tmp_path: Path, plan: Plan) -> None:
     line = PassCost(0.004, 0.0001)
     log = tmp_path / "passes.log"
-    with paced_edge(tmp_path, log, line, "bench.capacity_engine", run_ahead=True) as address:
+    with paced_edge(tmp_path, log, line, "bench.capacity_engine", ahead="ahead") as address:
         share, _ = measured(address, log, texts(3, 60, seed=2), Pace(0.002, 0.002, plan))
     assert share.sessions == 3
     assert 0 < share.busy_s <= share.seconds * 1.1

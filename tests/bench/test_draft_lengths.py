@@ -51,9 +51,10 @@ def test_a_stop_that_holds_the_round_trips_price_beats_the_best_fixed_length() -
     assert np.mean(costs) < 0.99
 
 
+@pytest.mark.parametrize("name", ["max-goodput", "bandit", "mlp"])
 @pytest.mark.parametrize("step", [step for step in STEPS if step.startswith("R")])
-def test_ten_rounds_after_a_step_of_the_channel_the_plan_is_within_five_percent(step: str) -> None:
-    costs = np.mean([after_step(POLICIES["max-goodput"], *STEPS[step], seed, 14) for seed in range(30)], axis=0)
+def test_ten_rounds_after_a_step_of_the_channel_the_plan_is_within_five_percent(step: str, name: str) -> None:
+    costs = np.mean([after_step(POLICIES[name], *STEPS[step], seed, 14) for seed in range(30)], axis=0)
     assert max(costs[10:]) < 1.05
 
 

@@ -32,7 +32,14 @@ def expected(schedule: str, at: Setting, length: int) -> Expected:
 @pytest.mark.parametrize("round_trip_ms", [0, 30, 100])
 @pytest.mark.parametrize(
     ("schedule", "length", "tolerance"),
-    [("edge", 0, 0.01), ("edge-spec", 3, 0.03), ("sync", 4, 0.03), ("pipelined", 1, 0.07), ("run-ahead", 1, 0.06)],
+    [
+        ("edge", 0, 0.01),
+        ("edge-spec", 3, 0.03),
+        ("sync", 4, 0.03),
+        ("pipelined", 1, 0.07),
+        ("run-ahead", 1, 0.06),
+        ("hybrid", 3, 0.08),
+    ],
 )
 def test_it_is_what_the_cores_come_to(
     schedule: str, length: int, tolerance: float, round_trip_ms: float, acceptance: float

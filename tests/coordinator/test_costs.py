@@ -148,3 +148,28 @@ def test_the_command_advises_what_is_cheapest() -> None:
     assert advise("60").endswith("--schedule pipelined")
     assert advise("200", "--no-run-ahead").endswith("--draft-length 0: the edge alone")
     assert "--schedule sync --draft-length" in advise("5", "--objective", "edge-seconds")
+    assert "--schedule sync --draft-length" in advise("5", "--objective", "user=0.2,edge=1")
+
+
+def test_the_command_weighs_company_and_price() -> None:
+    """Where others wait for the step, a draft that is mostly wrong is not worth its width."""
+
+    def advise(*more: str) -> list[str]:
+        arguments = ["--rtt-ms", "10", "--pass-ms", "30", "--draft-ms", "8", "--acceptance", "0.3", *more]
+        done = subprocess.run(
+            [sys.executable, "-m", "coordinator", "advise", "--pass-ms-per-position", "2", *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    alone, shared, priced = advise(), advise("--sessions", "16"), advise("--sessions", "16", "--price", "1")
+    assert alone[0].startswith("plan ")
+    assert shared[0] == "sessions that share a step: 16; users' seconds a second of the edge: 16"
+    assert priced[0] == "sessions that share a step: 16; users' seconds a second of the edge: 1"
+    assert [lines[-1] for lines in (alone, shared, priced)] == [
+        "by this model: --schedule pipelined",
+        "by this model: --draft-length 0: the edge alone",
+        "by this model: --schedule pipelined",
+    ]

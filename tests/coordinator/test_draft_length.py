@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import random
@@ -97,6 +98,17 @@ def test_a_drafter_without_confidences_is_told_of_lengths_all_the_same(name: str
     while policy.length(now) > now.drafted:
         now = replace(now, drafted=now.drafted + 1)
     assert 1 <= now.drafted <= LONGEST
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_copy_is_a_snapshot(name: str) -> None:
+    taught, untaught = POLICIES[name](), POLICIES[name]()
+    snapshot = copy.copy(taught)
+    for _ in range(100):
+        taught.saw(Outcome(8, 0, (0.9,) * 8))
+    for time in (TIME, replace(TIME, round_trip_s=0.3)):
+        for confidences in ((), (0.95,), (0.95, 0.95)):
+            assert snapshot.length(drafting(time, *confidences)) == untaught.length(drafting(time, *confidences))
 
 
 def test_fixed_is_fixed() -> None:
@@ -195,19 +207,23 @@ def bandit_after(outcomes: list[tuple[int, int]], curiosity: float) -> Bandit:
     return policy
 
 
-def test_a_bandits_indices_are_the_published_ones_at_the_round_trip_of_now() -> None:
+def test_a_bandits_indices_are_those_of_its_formula_at_the_round_trip_of_now() -> None:
     outcomes = [(4, 4), (4, 0), (8, 5), (2, 2)] * 3
     policy, known = bandit_after(outcomes, 0.5), AcceptanceByPosition()
     for time in (TIME, replace(TIME, round_trip_s=0.3)):
         means, indices = policy.weighed(Drafting(time, known))
-        for arm, length in enumerate(ARMS):
+        tokens = hoped = ratio = 1.0
+        for arm, (shorter, length) in enumerate(itertools.pairwise((0, *ARMS))):
             told = [accepted for drafted, accepted in outcomes if length <= drafted]
-            told_tokens = sum(min(accepted, length) + 1 for accepted in told)
-            tokens = told_tokens + BELIEVED_ROUNDS * known.expected_tokens(length)
-            rounds, seconds = len(told) + BELIEVED_ROUNDS, time.seconds(length)
-            hope_s = 0.5 * seconds * math.sqrt(rounds * math.log(1 + len(outcomes)))
-            assert means[arm] == pytest.approx(rounds * seconds / tokens)
-            assert indices[arm] == pytest.approx((rounds * seconds - hope_s) / tokens)
+            gained = sum(sum(shorter < token <= accepted for token in range(1, length + 1)) for accepted in told)
+            believed = known.expected_tokens(length) - known.expected_tokens(shorter)
+            rounds = len(told) + BELIEVED_ROUNDS
+            gain = (gained + BELIEVED_ROUNDS * believed * ratio) / rounds
+            ratio = gain / believed
+            tokens += gain
+            hoped += gain * (1 + 0.5 * math.sqrt(math.log(1 + len(outcomes)) / rounds))
+            assert means[arm] == pytest.approx(time.seconds(length) / tokens)
+            assert indices[arm] == pytest.approx(time.seconds(length) / hoped)
 
 
 def test_a_bandit_begins_with_the_model_and_mends_it() -> None:

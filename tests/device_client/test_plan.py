@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from airdraft.core.types import Plan
+from coordinator.policy.plan import FRAMES
 from device_client.config import DeviceSettings
-from device_client.plan import FRAMES, plan_of
+from device_client.plan import plan_of
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from device_client.plan import FRAMES, plan_of
     [
         ("auto", "ngram", 4, Plan(4)),
         ("auto", "demo", 4, Plan(1, FRAMES)),
-        ("sync", "demo", 6, Plan(6)),
+        ("sync", "demo", 6, Plan(6, waits=True)),
         ("pipelined", "ngram", 4, Plan(1, FRAMES)),
         ("pipelined", "demo", 0, Plan(0)),
         ("auto", "demo", 0, Plan(0)),

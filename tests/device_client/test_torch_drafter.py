@@ -7,13 +7,24 @@ import threading
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from airdraft.checkpoint import CheckpointRefused
+from airdraft.core.drafting import confidences_of
+from airdraft.core.types import Sampling
+from coordinator.policy.acceptance import AcceptanceByPosition
+from coordinator.policy.costs import PassCost
+from coordinator.policy.draft_length import Confidence
+from coordinator.policy.rounds import Drafting, RoundTime
+from device_client.draft_stop import FramePolicy
 from device_client.drafters.torch_model import CUT_TOKENS, TorchDrafter, load_torch_drafter
 from tests.checkpoints import save, save_tokenizer
 from tests.shapes import CONTEXT, SHAPES, VOCABULARY, WINDOW, greedy, shape, text
+
+KNOWN = Drafting(RoundTime(0.06, 0.008, PassCost(0.03)), AcceptanceByPosition())
 
 
 def never() -> bool:
@@ -146,3 +157,41 @@ def test_a_cut_is_of_the_drafters_own_forward_alone() -> None:
 
     assert drafter.propose(path, 3, cancelled) == greedy(model, path, 3)
     assert others == [greedy(model, path, 3)]
+
+
+def test_confidences_are_the_top_probabilities_of_the_tokenizers_rows() -> None:
+    """Of a vocabulary smaller than the embedding, and whatever the sampling."""
+    model, path = shape("llama"), text(12)
+    for sampling in (Sampling(), Sampling(temperature=0.3, seed=5)):
+        drafter = TorchDrafter(model, 100, sampling)
+        proposal = drafter.propose(path, 4, never)
+        with torch.inference_mode():
+            logits: Any = model(input_ids=torch.tensor([[*path, *proposal]])).logits
+        top = torch.softmax(logits[0, 11:15, :100].double(), -1).max(-1).values
+        assert drafter.confidences == pytest.approx(top.tolist(), rel=1e-4)
+        assert confidences_of(drafter) is drafter.confidences
+
+
+def test_confidences_are_those_of_the_proposal_at_hand_however_it_was_cut() -> None:
+    drafter, path = TorchDrafter(shape("llama"), VOCABULARY), text(12)
+    drafter.propose(path, 4, never)
+    whole = list(drafter.confidences)
+    for cuts in range(8):
+        proposal = drafter.propose(path, 4, after(cuts))
+        assert drafter.confidences == pytest.approx(whole[: len(proposal)], rel=1e-4)
+    drafter.propose(path, 0, never)
+    assert drafter.confidences == []
+
+
+def test_a_policy_ends_a_proposal_between_two_tokens() -> None:
+    """The drafter asks at each layer; what a frame took is there as a whole, and the next proposal is untouched."""
+    drafter, path = TorchDrafter(shape("llama"), VOCABULARY), text(12)
+    expected = greedy(shape("llama"), path, 8)
+    drafter.propose(path, 8, never)
+    sure = list(drafter.confidences)
+    threshold = sorted(sure)[3]
+    doubts = next(index for index, value in enumerate(sure) if value <= threshold)
+    frame = FramePolicy(Confidence(threshold * 1.0001), drafter).frame(KNOWN)
+    assert frame.propose(drafter, path, 8, never) == expected[: doubts + 1]
+    assert frame.confidences == pytest.approx(sure[: doubts + 1], rel=1e-4)
+    assert drafter.propose([*path, *expected[: doubts + 1]], 7 - doubts, never) == expected[doubts + 1 :]

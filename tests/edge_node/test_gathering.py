@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from airdraft.core.types import Sampling
+from airdraft.core.session import Wish
+from airdraft.core.types import Report, Sampling, Work
 from coordinator.policy.costs import PassCost
 from edge_node.gathering import Gathering
 from edge_node.scheduling import MOST_HELD, Waiting
@@ -102,6 +103,90 @@ async def test_a_session_alone_is_not_held_back_and_before_the_first_step_nobody
     edge = Edge(4)
     edge.gives_lead(0.2)
     assert not edge.gathering.waits(edge.waiting(), None)
+
+
+@pytest.mark.parametrize(("worth", "least"), [(2, 0), (0, 1)])
+async def test_what_the_edge_wrote_is_weighed_behind_the_devices_draft(worth: int, least: int) -> None:
+    """On an engine where positions cost, only the likely ones join; a try of the edge's own drafter always does."""
+    edge = Edge(4)
+    edge.waiting()
+    edge.gathering.counted(COST)
+    entries = [entry_of(device) for device in edge.devices]
+    edge.traffic.drafts(edge.devices[0], [1, 2, 3, *[7] * 90], error=0.0)
+    theirs = entries[0].session.live_nodes
+    for entry in entries:
+        rule = entry.run_ahead
+        assert rule is not None
+        rule._judged, rule._accepted, rule._dry = 10.0, 9.9, 0
+        entry.own_length.worth = worth
+        for _ in range(10):
+            entry.own_length.saw(1, 0)
+    waiting = [
+        Waiting(entries[0], "", Wish(Work.VERIFY, 1 + theirs + 2), edge.now),
+        Waiting(entries[1], "", Wish(Work.RUN_AHEAD, 1 + 2), edge.now),
+        Waiting(entries[2], "", Wish(Work.RUN_AHEAD, 1), edge.now),
+    ]
+    granted = [one.wish.positions - 1 for one in edge.gathering.worth(waiting, PassCost(0.03, 0.005))]
+    assert granted == [theirs, least, 0]
+    assert [one.wish.positions - 1 for one in edge.gathering.worth(waiting, PassCost(0.03))] == [theirs + 2, 2, 0]
+
+
+def asks_to_wait(edge: Edge, device: Device) -> None:
+    """Let a device ask the edge to wait for it, and draft."""
+    entry = entry_of(device)
+    entry.session.received(Report(device.epoch, waits=True))
+    edge.traffic.drafts(device, [1, 2, 3, *[7] * 90], error=0.0)
+
+
+async def test_a_step_of_devices_that_are_all_waited_for_is_gathered_as_an_edge_that_waits_does() -> None:
+    edge = Edge(3)
+    edge.waiting()
+    for device in edge.devices:
+        asks_to_wait(edge, device)
+    waiting = edge.waiting()[:2]
+    late = entry_of(edge.devices[2])
+    late.answers.owed_since, late.answers.mean_s = edge.now, 0.4 * COST.fixed_s
+    assert edge.gathering.waits(waiting, COST)
+    assert not edge.gathering.joins(waiting[0].who)  # the next draft may be the one that is due
+    edge.now += 0.4 * COST.fixed_s + 1e-6
+    assert not edge.gathering.waits(waiting, COST)
+
+
+async def test_in_a_mixed_step_those_that_go_ahead_decide_and_a_draft_is_held_no_longer_than_among_its_like() -> None:
+    edge = Edge(4)
+    edge.waiting()
+    asks_to_wait(edge, edge.devices[0])
+    waiting = edge.waiting()
+    assert len(waiting) == 4
+    edge.gives_lead(0.0)
+    assert not edge.gathering.waits(waiting, COST)  # nobody that goes ahead has a lead
+    edge.gives_lead(2.0)
+    assert edge.gathering.waits(waiting, COST)
+    edge.now += 0.49 * COST.fixed_s
+    assert edge.gathering.waits(waiting, COST)
+    edge.now += 0.02 * COST.fixed_s
+    assert not edge.gathering.waits(waiting, COST)
+    assert edge.gathering.waits(waiting[1:], COST)  # without it they may be held for longer
+
+
+@pytest.mark.parametrize("thrifty", [False, True])
+async def test_nobody_starves_where_some_are_waited_for_and_others_gone_ahead_of(thrifty: bool) -> None:
+    traffic = Traffic(Scripted(), 4096, Random(4), run_ahead=True, gathers=True)  # type: ignore[arg-type]
+    traffic.sessions.company.thrifty = thrifty
+    writing = [traffic.arrives(Asked((1, 2, 3), Sampling(), 30)) for _ in range(6)]
+    for device in writing[:3]:
+        entry_of(device).session.received(Report(device.epoch, waits=True))
+    ended: list[Device] = []
+    async with asyncio.timeout(30):
+        while len(ended) < 6:
+            for device in writing:
+                if device.entry is not None and not device.done and entry_of(device).session.live_nodes < 4:
+                    traffic.drafts(device, [1, 2, 3, *[7] * 30], error=0.2)
+            traffic.steps()
+            traffic.now += 0.002
+            ended += [device for device in writing if device.done and device not in ended]
+            await asyncio.sleep(0)
+    assert [device.answer for device in writing] == [[7] * 30] * 6
 
 
 async def test_the_end_of_a_wait_asks_again_once() -> None:

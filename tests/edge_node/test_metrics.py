@@ -97,6 +97,10 @@ def test_a_scripted_run_reads_back_over_http() -> None:
     metrics.replayed(17)
     metrics.engine_died()
     metrics.ended(Ended.STOP)
+    metrics.watch(lambda: 0.75, lambda: 3.5, lambda: 2)
+    metrics.lost_turns(3)
+    metrics.placed(0.0)
+    metrics.placed(1.5)
     with serve_metrics(metrics, LOCAL, 0) as port:
         samples = scrape(port)
 
@@ -145,6 +149,9 @@ def test_a_scripted_run_reads_back_over_http() -> None:
     assert read("refusals_total", code="retry_later") == 2
     assert read("refusals_total", code="draining") == 0
     assert read("request_success_total", finished_reason="stop") == 1
+    assert (read("utilisation"), read("edge_second_price")) == (0.75, 3.5)
+    assert (read("admission_waiting"), read("admission_lost_turns_total")) == (2, 3)
+    assert (read("admission_seconds_bucket", le="0.0"), read("admission_seconds_sum")) == (1, 1.5)
     assert (read("evictions_total"), read("replayed_positions_total"), read("engine_restarts_total")) == (1, 17, 1)
 
 

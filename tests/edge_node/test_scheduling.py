@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from airdraft.core.session import Wish
 from airdraft.core.types import Work
 from coordinator.policy.costs import PassCost
+from edge_node.answers import Answers
 from edge_node.scheduling import MOST_HELD, Turns, Waiting, gathered_by, held_until, worth_verifying
-from edge_node.sessions import Answers
 
 URGENT = (Work.VERIFY, Work.DECODE)
 

@@ -208,6 +208,20 @@ def _lie(trial: Trial, step: Step) -> bool:
     return True
 
 
+def _replan(trial: Trial, step: Step) -> bool:
+    device = _device(trial, step)
+    lengths, flights = (0, 1, 3, 7), (1, 2, 64)
+    plan = replace(
+        device.session.plan,  # whether decisions are split is agreed on at the attach
+        draft_length=lengths[step.a % 4],
+        outstanding=flights[step.b % 3],
+        waits=step.a % 8 > 3,
+        own_draft=step.b % 6 < 3,
+    )
+    device.soon(lambda: device.replans(plan))
+    return True
+
+
 FAULTS: dict[str, Fault] = {
     "cut": _cut,
     "cut amid a flight": _cut_amid,
@@ -231,6 +245,7 @@ FAULTS: dict[str, Fault] = {
     "stop device": _stop_device,
     "stop edge": _stop_edge,
     "lie": _lie,
+    "replan": _replan,
     "wait": _wait,
 }
 

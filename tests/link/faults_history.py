@@ -123,7 +123,7 @@ def _may_go_ahead(session: EdgeSession) -> bool:
     text = session._text
     waits = session.in_flight or session._own._work is not None
     ready = session.attached and not session.finished and text.stop is None and text.complete and not waits
-    runs = session._idle or session._run_ahead is not None
+    runs = session._idle or not session.waits
     return ready and runs and text.length - session._acked < session.limits.ahead_tokens
 
 

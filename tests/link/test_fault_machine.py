@@ -27,7 +27,7 @@ from tests.link.faults_wires import protobuf
 
 OF_LINKS = ("cut", "cut amid a flight", "no way", "black hole", "outage", "slice", "half-close", "replay", "thief")
 OF_EDGES = ("kill edge", "zombie edge", "evict rows", "evict ids", "refuse frame", "drain", "stop edge", "lie")
-OF_DEVICES = ("kill device", "stop device", "twin")
+OF_DEVICES = ("kill device", "stop device", "twin", "replan")
 OF_JOURNALS = ("roll journal back", "lose journal")
 
 CREDITS = st.sampled_from([1, 2, 3, 8, 256])

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airdraft.core.drafting import NgramDrafter
+from airdraft.core.session import EdgeSession
+from airdraft.core.session.device import Tally
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -21,8 +23,11 @@ from airdraft.core.types import (
     Open,
     Opened,
     Origin,
+    Pass,
     Plan,
     Prefix,
+    Quote,
+    Report,
     Sampling,
     Span,
     Timing,
@@ -365,3 +370,116 @@ def test_frames_have_the_bytes_of_the_wire(length: int, ids: int) -> None:
     sizes += [edge_frame_to_proto(frame).ByteSize() for frame in down]
     for frame, size in zip([*up, *down], sizes, strict=True):
         assert abs(message_bytes(frame) - size) <= 6, frame
+
+
+# ---- devices that plan, edges that quote
+
+
+class Wheel:
+    """Steers by orders: a plan from some commit on; and notes what it is told."""
+
+    def __init__(self, *plans: Plan) -> None:
+        self.conduct, self._next = plans[0], list(plans[1:])
+        self.frames: list[DeviceFrame] = []
+        self.trips: list[float | None] = []
+        self.asks = 0  # for so many pings beside the first
+        self.drafts: list[tuple[int, float]] = []
+        self.quotes: list[Quote | None] = []
+        self.texts = 0
+
+    def begins(self) -> None:
+        self.texts += 1
+
+    def sent(self, frame: DeviceFrame, size_bytes: int, at_s: float) -> None:
+        assert size_bytes == message_bytes(frame) + FRAMING_BYTES
+        self.frames.append(frame)
+
+    def drafted(self, tokens: int, seconds: float, at_s: float) -> None:
+        self.drafts.append((tokens, seconds))
+
+    @property
+    def wants_ping(self) -> bool:
+        return self.asks > 0
+
+    def pings(self) -> None:
+        self.asks -= 1
+
+    def pinged(self, round_trip_s: float | None, at_s: float) -> None:
+        self.trips.append(round_trip_s)
+
+    def received(self, frame: EdgeFrame, tally: Tally, at_s: float) -> Plan | None:
+        self.quotes.append(frame.quote if isinstance(frame, (Opened, Commit)) else None)
+        if isinstance(frame, Commit) and self._next:
+            self.conduct = self._next.pop(0)
+            return self.conduct
+        return None
+
+
+class Rising:
+    """Quotes a dearer edge each time it is asked, and drafts as many tokens as it is told after the first pass."""
+
+    def __init__(self, own_tokens: int) -> None:
+        self._own_tokens, self._price = own_tokens, 1.0
+
+    def begins(self, session: EdgeSession) -> None:
+        self._session = session
+        session.own_draft_tokens = 0
+
+    def quote(self, now_s: float, *, opened: bool) -> Quote | None:
+        self._price += 1
+        return Quote(PASS.fixed_s, PASS.per_position_s, runs_ahead=True, edge_second_price=self._price)
+
+    def passed(self, work: Pass, frames: Sequence[EdgeFrame]) -> None:
+        self._session.own_draft_tokens = self._own_tokens
+
+
+def steered(wheel: Wheel, run: MatchRun, own_tokens: int = 0) -> SimulatedText:
+    conduct = Conduct(
+        wheel.conduct,
+        run_ahead=True,
+        overtaking=True,
+        own_draft_tokens=own_tokens,
+        steering=wheel,
+        terms=lambda world, run: Rising(own_tokens),
+    )
+    return one(run, conduct, 0.1)
+
+
+def test_a_device_that_plans_changes_its_ways_amid_a_text_and_tells_the_edge() -> None:
+    wheel = Wheel(Plan(1, 64), Plan(4, waits=True), Plan(4, waits=True, own_draft=False), Plan(0))
+    text = steered(wheel, by_chance(0.8, 80, seed=1))
+    assert text.tokens == 80
+    wishes = [(frame.waits, frame.own_draft) for frame in wheel.frames if isinstance(frame, Report)]
+    assert wishes == [(True, True), (True, False), (False, True)]
+    assert wheel.texts == 1
+
+
+def test_an_edge_that_is_asked_to_wait_goes_ahead_of_no_draft() -> None:
+    run = by_chance(0.8, 80, seed=2)
+    waited = steered(Wheel(Plan(4, waits=True)), run)
+    assert waited.passes == pytest.approx(one(run, sync(4), 0.1).passes, abs=1)
+    assert steered(Wheel(Plan(4)), run).passes > 2 * waited.passes
+
+
+def test_a_device_that_plans_hears_quotes_round_trips_and_its_own_pace() -> None:
+    wheel = Wheel(Plan(1, 64))
+    steered(wheel, by_chance(0.8, 60, seed=3))
+    prices = [quote.edge_second_price for quote in wheel.quotes if quote is not None]
+    assert prices == sorted(prices)
+    assert prices[0] == 2.0
+    assert len(prices) > 5
+    assert wheel.trips == [pytest.approx(0.1)]
+    assert wheel.drafts
+    assert all(seconds == pytest.approx(0.008 * tokens) for tokens, seconds in wheel.drafts)
+
+
+def test_a_device_that_wants_to_know_the_round_trip_pings() -> None:
+    wheel = Wheel(Plan(0))
+    wheel.asks = 3
+    steered(wheel, by_chance(0.8, 60, seed=3))
+    assert wheel.trips == [pytest.approx(0.1)] * 4
+
+
+def test_the_edge_drafts_as_many_tokens_as_its_terms_say() -> None:
+    run = by_chance(0.9, 80, seed=4)
+    assert steered(Wheel(Plan(0)), run, own_tokens=4).passes < 0.5 * steered(Wheel(Plan(0)), run).passes

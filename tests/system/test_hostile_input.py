@@ -231,11 +231,21 @@ async def test_sessions_beyond_the_most_are_told_when_to_come_back() -> None:
         assert refusal.code == Refusal.REFUSAL_CODE_RETRY_LATER
         assert refusal.retry_after_ms > 0
         assert status is grpc.StatusCode.UNAVAILABLE
-        held.pop().cancel()
-        async with asyncio.timeout(10):
-            while edge.service.sessions.attached > 1:
-                await asyncio.sleep(0)
+        await leaves(edge, held.pop())
+        held.append(stub.Generate())  # the place is kept for the one that was refused
+        await held[-1].write(open_frame(edge, session_id=b"z" * 16))
+        assert (await held[-1].read()).HasField("opened")
+        await leaves(edge, held.pop())
         await still_answers(edge)
+
+
+async def leaves(edge: Loopback, call: Any) -> None:
+    """Let a device vanish, and the edge notice."""
+    before = edge.service.sessions.attached
+    call.cancel()
+    async with asyncio.timeout(10):
+        while edge.service.sessions.attached == before:
+            await asyncio.sleep(0)
 
 
 async def told(call: Any) -> Any:

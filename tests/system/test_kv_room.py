@@ -12,24 +12,28 @@ pytest.importorskip("torch", reason="needs the edge's packages")
 
 from airdraft.core.drafting import NgramDrafter
 from airdraft.core.errors import Overloaded
+from airdraft.core.session import DeviceSession
 from airdraft.wire.client import EdgeConnection
+from device_client.generation import Generation
 from tests.shapes import CONTEXT
-from tests.system.loopback import Answer, Loopback, ask, edge_on_loopback
+from tests.system.loopback import Loopback, Recorder, ask, edge_on_loopback, session_for
 from tests.system.test_equality import shape_target
 
 PROMPT = (5, 6, 7)
 
 
-async def waited(edge: Loopback, connection: EdgeConnection) -> tuple[Answer, float]:
-    """Ask until there is room; return the answer and how long there was none."""
+async def waited(edge: Loopback, connection: EdgeConnection) -> tuple[DeviceSession, float]:
+    """Let one session ask until there is room, as often as it is told to; return it and how long there was none."""
+    session = session_for(edge, PROMPT, draft_length=0, max_tokens=20)
     began_s = time.monotonic()
     while True:
         try:
-            answer = await ask(edge, connection, PROMPT, NgramDrafter(), draft_length=0, max_tokens=20)
-        except Overloaded:
-            await asyncio.sleep(0.01)
+            with Generation(session, NgramDrafter(), Recorder()) as generation:
+                await generation.over(connection.generate(edge.description.vocabulary))
+        except Overloaded as error:
+            await asyncio.sleep(error.retry_after_s)
         else:
-            return answer, time.monotonic() - began_s
+            return session, time.monotonic() - began_s
 
 
 async def test_a_killed_client_frees_its_rows() -> None:
@@ -47,7 +51,7 @@ async def test_a_killed_client_frees_its_rows() -> None:
         with pytest.raises(Overloaded, match="the memory of this edge is in use"):
             await ask(edge, connection, PROMPT, NgramDrafter(), draft_length=0, max_tokens=20)
         holder.kill()
-        answer, seconds = await waited(edge, connection)
+        session, seconds = await waited(edge, connection)
         await holder.wait()
-    assert len(answer.ids) == 20
+    assert len(session.ids) == len(PROMPT) + 20
     print(f"free after {seconds * 1e3:.0f} ms")  # noqa: T201 (the figure, with pytest -s)

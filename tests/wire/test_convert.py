@@ -32,6 +32,7 @@ from airdraft.core.types import (
     Quote,
     RefusalCode,
     Refused,
+    Report,
     Sampling,
     StopReason,
     Timing,
@@ -115,6 +116,13 @@ def opens(draw: st.DrawFn) -> Open:
     )
 
 
+seconds, numbers = st.floats(0, 1e6), st.floats(0, 1e6, width=32)
+quotes = st.builds(
+    Quote, seconds, seconds, st.booleans(), seconds, numbers, numbers, st.integers(0, 10**6), numbers,
+    st.floats(0, 1, width=32),
+)  # fmt: skip
+
+
 @st.composite
 def commits(draw: st.DrawFn) -> Commit:
     committed = draw(ids)
@@ -128,7 +136,10 @@ def commits(draw: st.DrawFn) -> Commit:
     row = TargetRow(draw(st.binary(min_size=8, max_size=8)) * (VOCABULARY // (4 if half else 2)), half)
     told = origins[-1:] == (Origin.RECOVERED,) and draw(st.booleans())
     row_told = row if told else None
-    return Commit(draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt, row_told)
+    quote = draw(st.none() | quotes)
+    return Commit(
+        draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt, row_told, quote
+    )
 
 
 pings = st.builds(Ping, epochs, st.integers(0, 2**32 - 1), st.booleans())
@@ -139,13 +150,16 @@ drains = st.builds(
     st.lists(st.from_regex(r"\A[a-z0-9.]{1,40}:[0-9]{1,5}\Z"), max_size=16).map(tuple),
 )
 device_frames = (
-    drafts() | opens() | pings | st.builds(Prefix, epochs, lengths, ids) | st.builds(Finish, epochs, lengths)
+    drafts()
+    | opens()
+    | pings
+    | st.builds(Prefix, epochs, lengths, ids)
+    | st.builds(Finish, epochs, lengths)
+    | st.builds(Report, epochs, st.booleans(), st.booleans())
 )
 limits = st.builds(
     Limits, lengths, st.integers(1, 1 << 30), st.integers(1, 512), st.integers(1, 1 << 30), st.integers(1, 8192)
 )
-seconds = st.floats(0, 1e6)
-quotes = st.builds(Quote, seconds, seconds, st.booleans(), seconds)
 edge_frames = (
     commits()
     | pings

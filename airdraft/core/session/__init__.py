@@ -1,6 +1,6 @@
 """The two ends of one generation, sans-IO: events in, frames and work out; no clock, no socket (DESIGN §4)."""
 
-from airdraft.core.session.device import Committed, DeviceSession, Journalled, Lost, Output
+from airdraft.core.session.device import Committed, DeviceSession, Journalled, Lost, Output, Tally
 from airdraft.core.session.edge import EdgeSession
 from airdraft.core.session.liveness import Liveness
 from airdraft.core.session.overtaking import Overtaking
@@ -24,5 +24,6 @@ __all__ = [
     "Overtaking",
     "Reattachment",
     "RunAhead",
+    "Tally",
     "Wish",
 ]

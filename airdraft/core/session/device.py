@@ -32,8 +32,10 @@ from airdraft.core.types import (
     Ping,
     Plan,
     Prefix,
+    Quote,
     RefusalCode,
     Refused,
+    Report,
     Sampling,
     StopReason,
 )
@@ -73,6 +75,8 @@ class Tally:
     drafted: int = 0  # draft tokens sent
     accepted: int = 0  # of those, equal to the committed token at their position
     missed: int = 0  # times that a sent draft was contradicted
+    stretches: list[int] = field(default_factory=list)  # drafted tokens, sent or not, that were right between misses
+    stretch: int = 0  # and are since the last one
     drawn: int = 0  # recovered tokens that the device drew itself, from the target's row
     by_origin: dict[Origin, int] = field(default_factory=lambda: dict.fromkeys(Origin, 0))
 
@@ -136,7 +140,8 @@ class DeviceSession:
         self._hashes.extend(self._ids)
         self._ahead = Ahead(self._hashes)
         self.overtaking = overtaking
-        self._edge_runs_ahead = False
+        self.quote: Quote | None = None  # of the edge that the stream is attached to, the latest
+        self._asked = Report(0)  # what the edge was last told of this plan
         self._attached = False
         self._seq = 0
         self._acked = 0
@@ -202,7 +207,22 @@ class DeviceSession:
             self._receipt,
             rows=self._rows,
         )
-        return [opened, *(self._prefix_frames(0) if with_prefix else ()), *self._settle()]
+        return [opened, *(self._prefix_frames(0) if with_prefix else ()), *self._ask(), *self._settle()]
+
+    def replan(self, plan: Plan) -> list[Output]:
+        """Draft by another plan from now on and tell the edge what it asks; ``split`` holds from the next attach."""
+        self.plan = plan
+        if not self._attached or self.ended:
+            return []
+        return [*self._ask(), *self._settle()]
+
+    def _ask(self) -> list[Output]:
+        """Tell the edge what the plan asks of it, where that is not what it was told."""
+        wishes = Report(self.epoch, self.plan.waits, self.plan.own_draft)
+        if wishes == self._asked:
+            return []
+        self._asked = wishes
+        return [wishes]
 
     def detached(self) -> None:
         """The stream is gone; text and drafts stay, and drafting may go on."""
@@ -210,7 +230,7 @@ class DeviceSession:
         self._grounded()
 
     def _grounded(self) -> None:
-        self._edge_runs_ahead = False
+        self.quote, self._asked = None, Report(self.epoch)
         self._ahead.grounded()
         if self.overtaking is not None:
             self.overtaking.attached()
@@ -224,8 +244,7 @@ class DeviceSession:
             return []
         match frame:
             case Opened():
-                self.limits = frame.limits
-                self._edge_runs_ahead = frame.quote is not None and frame.quote.runs_ahead
+                self.limits, self.quote = frame.limits, frame.quote
                 return self._settle()
             case NeedPrefix():
                 if frame.start > len(self._ids):
@@ -267,7 +286,8 @@ class DeviceSession:
         if self.plan.split:
             self._told.wrote(len(work.path), len(tokens), probabilities)
         if self.overtaking is not None:
-            self.overtaking.drafted(len(tokens), whole=len(tokens) == work.count)
+            # A draft that is still current was not cut: who ends it early, drafter or policy, ends it behind a token.
+            self.overtaking.drafted(len(tokens), whole=len(tokens) == work.count or self.is_current(work))
         if not self.is_current(work):
             if len(self._ids) > len(work.path):  # a commit went past what it was to go on from
                 self._ahead.overtaken = True
@@ -318,6 +338,7 @@ class DeviceSession:
                 raise EdgeFault("a commit brings a row that nobody asked for")
             check_row(commit, self._ids, self.sampling)
         self._count(commit)
+        self.quote = commit.quote or self.quote
         if self.overtaking is not None:
             self.overtaking.committed(commit, self._ahead.ids)
         self._hashes.extend(commit.ids)
@@ -334,12 +355,25 @@ class DeviceSession:
         accepted, missed = self._ahead.agreed(commit.ids)
         tally = self.tally
         tally.missed += missed
+        self._count_stretch(commit.ids)
         tally.drawn += commit.row is not None
         tally.accepted += accepted
         tally.rounds += bool(commit.ids)
         tally.committed += len(commit.ids)
         for origin in commit.origins:
             tally.by_origin[origin] += 1
+
+    def _count_stretch(self, ids: Sequence[int]) -> None:
+        tally = self.tally
+        for mine, theirs in zip(self._ahead.ids, ids, strict=False):
+            if mine != theirs:
+                tally.stretches.append(tally.stretch)
+                tally.stretch = 0
+                return  # what was drafted behind a miss tells nothing
+            tally.stretch += 1
+        if len(ids) > len(self._ahead.ids) and self._exhausted_at == self._ahead.end:
+            tally.stretches.append(tally.stretch)  # the drafter had nothing to say here: as good as a miss
+            tally.stretch = 0
 
     def _refused(self, refused: Refused) -> list[Output]:
         if refused.code is RefusalCode.STALE_EPOCH:
@@ -363,6 +397,10 @@ class DeviceSession:
         if self._exhausted_at == self._ahead.end:
             return True
         return self._edge_runs_ahead and self.overtaking is not None and not self.overtaking.worth
+
+    @property
+    def _edge_runs_ahead(self) -> bool:
+        return self.quote is not None and self.quote.runs_ahead and not self.plan.waits
 
     def _room(self) -> int:
         """Return how many more tokens may be drafted for the frame in the making."""

@@ -41,6 +41,7 @@ from airdraft.core.types import (
     Prefix,
     RefusalCode,
     Refused,
+    Report,
     Sampling,
     Span,
     StopReason,
@@ -102,6 +103,7 @@ class EdgeSession:
         self._run_ahead = run_ahead
         self._bonus = bonus
         self._rows = False  # the device draws from the target's rows itself
+        self._asked = Report(0)  # what the device's plan asks of this end
         self.wakes_s: float | None = None  # when to ask for the next pass again, if no event comes before
 
     # ---- what others may ask ----
@@ -141,6 +143,11 @@ class EdgeSession:
         self._own.tokens = tokens
 
     @property
+    def waits(self) -> bool:
+        """Return whether nothing goes ahead of this device: its plan asked for that, or this edge never does."""
+        return self._run_ahead is None or self._asked.waits
+
+    @property
     def idle(self) -> bool:
         """Return whether the device has said that nothing of it is on its way."""
         return self._idle
@@ -166,12 +173,18 @@ class EdgeSession:
         return self._in_flight is not None
 
     @property
+    def takes_own_drafts(self) -> bool:
+        """Whether the edge's own drafter has a use here, in some pass or other."""
+        wanted = self._asked.own_draft and (self._idle or not self.waits)
+        return wanted and self.attached and not self.finished and self._text.stop is None
+
+    @property
     def own_draft_due(self) -> bool:
         """Whether the next pass is one that the edge's own drafter should write for first."""
         text = self._text
         if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
             return False
-        if self._token_due or self._own_room <= 0 or not (self._idle or self._run_ahead is not None):
+        if self._token_due or self._own_room <= 0 or (self.waits and not self._idle):
             return False
         return self._own.lacks(text.path.end) and self._tree.line(text.path.end) is not None
 
@@ -191,7 +204,7 @@ class EdgeSession:
         acked_before = self._acked
         self.epoch, self.attached, self.attested = opened.epoch, True, attested
         self._last_seq, self._idle, self._acked = 0, False, opened.length
-        self._rows = opened.rows
+        self._rows, self._asked = opened.rows, Report(opened.epoch)
         self._line = None
         self._tree.clear()
         self._waiting.clear()
@@ -222,6 +235,9 @@ class EdgeSession:
                 return self._prefix_is(self._text.take(frame))
             case Draft():
                 self._draft(frame)
+                return []
+            case Report():
+                self._asked = frame
                 return []
             case Ping():
                 return [] if frame.ack else [Ping(self.epoch, frame.number, ack=True)]
@@ -420,7 +436,7 @@ class EdgeSession:
             return False
         if self._idle:
             return True
-        if self._run_ahead is None:
+        if self._run_ahead is None or self._asked.waits:
             return False
         if self._own.nodes(text.path.end, self._tree):
             return True
@@ -431,6 +447,8 @@ class EdgeSession:
     def _own_room(self) -> int:
         """How many tokens of its own the next pass may verify: with the one that follows, no more than it may run."""
         text = self._text
+        if not self._asked.own_draft:
+            return 0
         ahead = self.limits.ahead_tokens - (text.length - self._acked)
         return min(self._own.length, ahead - 1, text.ending.final_length - text.length - 1) - len(self._tree)
 

@@ -31,6 +31,7 @@ class Liveness:
     def __init__(self, now: float, *, round_trip_s: float | None = None, patience_s: float = PATIENCE_S) -> None:
         """Begin to listen; ``round_trip_s`` is what an earlier stream over the same link knew."""
         self.round_trip_s = round_trip_s
+        self.sample_s: float | None = None  # of the last answer; None: it told nothing
         self._patience_s = patience_s
         self._heard = self._looked = now
         self._pinged = -_REFRESH_S + now  # the first look pings
@@ -55,10 +56,10 @@ class Liveness:
 
     def acked(self, number: int, now: float) -> None:
         """Note the answer to a ping: one sample of the round trip. An answer to no ping is no sample."""
-        sent = self._flying.pop(number, None)
+        sent, self.sample_s = self._flying.pop(number, None), None
         if sent is None or not 0 <= now - sent <= self.limit_s:
             return  # later than the limit is what a stopped process or a stalled link made of it
-        sample = now - sent
+        self.sample_s = sample = now - sent
         known = self.round_trip_s
         self.round_trip_s = sample if known is None else known + _SHARE * (sample - known)
 
@@ -71,12 +72,17 @@ class Liveness:
         if now >= self._gone_at:
             return "gone"
         if now >= self._ping_at:
-            self._pinged = now
-            self._number += 1
-            self._flying = {number: at for number, at in self._flying.items() if now - at < self.limit_s}
-            self._flying[self._number] = now
+            self.ask(now)
             return "ping"
         return "well"
+
+    def ask(self, now: float) -> int:
+        """Return the number that a ping sent now carries: it is due, or somebody wants to know the round trip."""
+        self._pinged = now
+        self._number += 1
+        self._flying = {number: at for number, at in self._flying.items() if now - at < self.limit_s}
+        self._flying[self._number] = now
+        return self._number
 
     @property
     def next_look(self) -> float:

@@ -108,6 +108,7 @@ class Overtaking:
         """
         self._clock, self._round_trip = clock, round_trip
         self._odds = Odds()
+        self.last_draft: tuple[int, float] | None = None  # tokens and seconds of the last one, where both are its own
         self._draft_s = Mean()  # one drafted token
         self._token_s = Mean()  # one token of the edge's own
         self._began: tuple[float, int] | None = None  # when the draft at work began, and after how many ids
@@ -141,12 +142,14 @@ class Overtaking:
 
     def drafted(self, tokens: int, *, whole: bool) -> None:
         """The drafter wrote ``tokens``; ``whole``: it was not cut short."""
+        self.last_draft = None
         if self._began is None:
             return
         (began_s, length), self._began = self._began, None
         # What it had to read first, a prompt or what was committed at rest, does not count as drafting.
         if tokens and whole and length - self._read <= 1:
-            self._draft_s.add((self._clock() - began_s) / tokens)
+            self.last_draft = tokens, self._clock() - began_s
+            self._draft_s.add(self.last_draft[1] / tokens)
         self._read = length + tokens
 
     def committed(self, commit: Commit, ahead: Sequence[int]) -> None:
