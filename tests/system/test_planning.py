@@ -1,4 +1,4 @@
-"""Plans as a user meets them: explained, chosen by an objective, ended by a policy, logged and trained from."""
+"""Plans as a user meets them: explained, chosen by an objective, ended by a policy, and logged."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_policy_that_ends_frames_leaves_the_text_as_it_is(address: str, alone:
     assert read["drafted_tokens"] > 0
 
 
-def test_rounds_are_logged_and_a_network_trained_from_them(address: str, alone: list[int], tmp_path: Path) -> None:
+def test_rounds_are_logged_as_the_training_reads_them(address: str, tmp_path: Path) -> None:
     log, weights = tmp_path / "rounds.jsonl", tmp_path / "mine.json"
     for length in ("1", "4"):
         report("--edge", address, "--draft-model", "demo", "--schedule", "sync", "--draft-length", length,
@@ -95,10 +95,6 @@ def test_rounds_are_logged_and_a_network_trained_from_them(address: str, alone: 
     done = subprocess.run(train, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, "too few to learn from"
     assert len(done.stderr.splitlines()) == 1
-    log.write_text(log.read_text() * (1 + 1000 // len(rows)))
-    subprocess.run(train, capture_output=True, text=True, timeout=120, check=True)
-    read = report("--edge", address, "--draft-model", "demo", "--schedule", "sync", "--draft-policy", f"mlp:{weights}")
-    assert read["ids"] == alone
 
 
 @pytest.mark.parametrize(
