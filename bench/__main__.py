@@ -44,6 +44,12 @@ def _extent(quick: bool, bars: bool) -> Extent:
     return "quick" if quick else "bars"
 
 
+def _full_extent(quick: bool, bars: bool, full: bool) -> Extent:
+    if full and (quick or bars):
+        raise typer.BadParameter("choose one of --quick, --bars and --full")
+    return "full" if full else _extent(quick, bars)
+
+
 def _add(name: str, module: str, about: str) -> None:
     def command(quick: Quick = False, bars: Bars = False) -> None:
         extent = _extent(quick, bars)
@@ -77,9 +83,7 @@ def radio(
     """Every schedule on the same axes: real processes over emulated links, paced."""
     from bench import radio as bench
 
-    if full and (quick or bars):
-        raise typer.BadParameter("choose one of --quick, --bars and --full")
-    extent = "full" if full else _extent(quick, bars)
+    extent = _full_extent(quick, bars, full)
     print(bench.run(extent, out).as_line(extent=extent))
 
 
@@ -93,9 +97,7 @@ def adapt(
     """Devices that plan for themselves against fixed settings in hindsight, on replayed traces; and loads that vary."""
     from bench import adapt as bench
 
-    if full and (quick or bars):
-        raise typer.BadParameter("choose one of --quick, --bars and --full")
-    extent = "full" if full else _extent(quick, bars)
+    extent = _full_extent(quick, bars, full)
     print(bench.run(extent, out).as_line(extent=extent))
 
 

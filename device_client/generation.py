@@ -178,6 +178,8 @@ class Generation:
             self._leaving.cancel()
             self._leaving = None
         self.session.detached()
+        if self._rounds is not None:
+            self._rounds.lost()
         if self._broken is None:
             self._draft()  # to its bound, so that the next stream begins with a frame
 

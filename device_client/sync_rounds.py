@@ -61,8 +61,12 @@ class SyncRounds:
         outcome = self._outcome(tally)
         if self._policy is not None:
             self._policy.saw(outcome)
-        if self._log is not None:
+        if self._log is not None and outcome.drafted <= LONGEST:  # of longer ones no policy learns
             self._log.write(log_line(self._before, outcome, self._clock() - self._began_s) + "\n")
+        self._before = None
+
+    def lost(self) -> None:
+        """The stream is gone with what was on its way: that round tells nothing, and what goes again is another one."""
         self._before = None
 
     def _outcome(self, tally: Tally) -> Outcome:

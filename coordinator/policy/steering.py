@@ -35,6 +35,7 @@ class Steering:
         """Steer by this planner."""
         self.planner = planner
         self._opened: _Sent | None = None
+        self._epoch = 0  # of the stream that it opened
         self._drafts: dict[int, _Sent] = {}  # by seq, of this epoch
         self._answered = 0  # the last seq that a commit was chosen behind
         self._committed_s: float | None = None  # when the last commit of this stream came
@@ -69,7 +70,7 @@ class Steering:
         """A frame of so many bytes was given to the link."""
         if isinstance(frame, Open):
             self._detached()
-            self._opened = _Sent(at_s, size_bytes)
+            self._opened, self._epoch = _Sent(at_s, size_bytes), frame.epoch
         elif isinstance(frame, Draft) and frame.ids:
             self._drafts[frame.seq] = _Sent(at_s, size_bytes)
             if len(self._drafts) > MOST_REMEMBERED:
@@ -97,7 +98,7 @@ class Steering:
             case Opened():
                 self.planner.quoted(frame.quote)
                 self.planner.live_nodes = frame.limits.live_nodes
-                if self._opened is not None:
+                if self._opened is not None and self._epoch == frame.epoch:
                     # Of its size nothing follows: what a session and a connection take to begin is in it too.
                     self._trip(at_s - self._opened.at_s, None, at_s)
             case Commit():

@@ -157,3 +157,9 @@ def test_frames_that_are_answered_make_pings_needless() -> None:
             made.sent(draft(seq), 40, float(round_))
         made.received(commit(2 * round_), Tally(), round_ + TRIP_S + PASS_S)
         assert not made.wants_ping
+
+
+def test_the_answer_to_another_open_is_no_round_trip() -> None:
+    made = steering()
+    made.received(Opened(2, 0, 4, Limits(100), None), Tally(), 60.0)
+    assert median_s(made) == pytest.approx(TRIP_S)
