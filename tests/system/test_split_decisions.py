@@ -66,6 +66,15 @@ def drafter_of(target: Target, sampling: Sampling) -> ListedDrafter:
     return ListedDrafter([*PROMPT, *written_alone(target, PROMPT, sampling, ANSWER)], target.vocabulary, 3)
 
 
+def assert_drew(answer: Answer, plan: Plan) -> None:
+    """No token but a recovered one was drawn from a row; a commit that waits behind another frame goes without one."""
+    tally = answer.session.tally
+    if plan.split:
+        assert 3 <= tally.drawn <= tally.by_origin[Origin.RECOVERED]
+    else:
+        assert tally.drawn == 0
+
+
 @pytest.mark.parametrize("name", SAMPLINGS)
 async def test_the_text_is_that_of_every_other_plan(name: str) -> None:
     target, sampling = shape_target("llama"), SAMPLINGS[name]
@@ -74,9 +83,7 @@ async def test_the_text_is_that_of_every_other_plan(name: str) -> None:
         for plan in (Plan(0), Plan(4), *SPLIT.values()):
             answer = await written(edge, connection, drafter_of(target, sampling), plan, sampling)
             assert answer.ids == alone, plan
-            tally = answer.session.tally
-            assert tally.drawn == (tally.by_origin[Origin.RECOVERED] if plan.split else 0)
-            assert tally.drawn >= 3 or not plan.split
+            assert_drew(answer, plan)
 
 
 @pytest.mark.parametrize("name", ["greedy", "temperature 1"])
@@ -90,7 +97,7 @@ async def test_the_demo_pair_and_what_it_costs(name: str) -> None:
         split = await written(edge, connection, drafter, Plan(4, split=True), sampling, prompt, 80)
     assert split.ids == plain.ids
     traffic, tally = split.traffic, split.session.tally
-    assert tally.drawn == tally.by_origin[Origin.RECOVERED] > 0
+    assert_drew(split, Plan(4, split=True))
     assert 0 <= traffic.draft_bytes - 8 * traffic.draft_tokens <= 31 * traffic.draft_frames
     down = traffic.bytes_down - plain.traffic.bytes_down
     assert 2 * target.vocabulary * tally.drawn - 64 <= down <= 4 * target.vocabulary * tally.drawn + 64
