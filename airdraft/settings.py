@@ -33,6 +33,10 @@ Addresses = Annotated[tuple[Annotated[str, AfterValidator(_addressed)], ...], No
 """Several HOST:PORT; as one string, in a variable or a file, with commas between."""
 
 
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+"""Several words; as one string, in a variable or a file, with commas between."""
+
+
 class SettingsError(ValueError):
     """A setting is unknown or has a value that does not fit; the text is one line."""
 

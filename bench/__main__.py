@@ -102,6 +102,20 @@ def adapt(
 
 
 @app.command()
+def semantic(
+    quick: Quick = False,
+    bars: Bars = False,
+    full: Annotated[bool, typer.Option("--full", help="Four times the problems; hours.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of drawings and page.")] = Path("bench/out"),
+) -> None:
+    """Acceptance by meaning on the demo pairs: WISV's protocols, untrained rules, ours; length, loss, latency."""
+    from bench import semantic as bench
+
+    extent = _full_extent(quick, bars, full)
+    print(bench.run(extent, out).as_line(extent=extent))
+
+
+@app.command()
 def soak(
     minutes: Annotated[float, typer.Option(help="How long faults begin.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Of faults and texts.")] = 1,

@@ -14,6 +14,9 @@ import numpy as np
 
 REPOSITORY = Path(__file__).parents[1]
 
+_DRAWN_AT_ONCE = 1 << 23
+"""Numbers of a bootstrap that stand in memory together."""
+
 
 def commit() -> str:
     """Return the commit that the figures belong to, ``+`` behind it where the tree differs from it."""
@@ -67,8 +70,10 @@ def ratio_of_sums(
     """
     table = np.asarray(rows, dtype=np.float64)
     chance = np.random.default_rng(0)
-    drawn = table[chance.integers(0, len(table), (resamples, len(table)))].sum(axis=1)
-    low, high = np.percentile(statistic(drawn), [2.5, 97.5])
+    at_once = max(1, _DRAWN_AT_ONCE // table.size)
+    counts = [min(at_once, resamples - done) for done in range(0, resamples, at_once)]
+    parts = [table[chance.integers(0, len(table), (count, len(table)))].sum(axis=1) for count in counts]
+    low, high = np.percentile(statistic(np.concatenate(parts)), [2.5, 97.5])
     return float(statistic(table.sum(axis=0))), float(low), float(high)
 
 

@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -23,13 +24,14 @@ from tokenizers import Tokenizer
 
 from airdraft.core.drafting import Drafter, NgramDrafter
 from airdraft.core.session import Committed, Reattachment
-from airdraft.core.types import Sampling
+from airdraft.core.types import Sampling, Semantic
 from airdraft.link.pacing import NoisyDrafter, PacedDrafter, Pacer
 from airdraft.wire.client import EdgeConnection
 from airdraft.wire.describe import Description
 from bench.processes import pin
 from bench.radio_memory import Memories, Remembering
 from bench.radio_text import NOISE_SEED, Matches, MatchOrder, Text, TextOrder, answer_line, order_of
+from bench.semantic_states import Widened
 from coordinator.policy.plan import objective_of
 from coordinator.policy.planner import Planner
 from coordinator.policy.steering import Steering
@@ -37,6 +39,7 @@ from device_client.attach import meet
 from device_client.config import DeviceSettings
 from device_client.generate import open_session
 from device_client.generation import Generation
+from device_client.meaning import asked_with, wish_of
 from device_client.plan import start_of
 from device_client.roaming import Roaming
 
@@ -86,12 +89,17 @@ class PacedDevice:
     async def write(self, order: TextOrder) -> Text:
         """Let a text be written over the link at ``order.edge``."""
         sampling = Sampling(temperature=order.temperature, seed=order.seed)
-        settings = DeviceSettings(edge=(order.edge,), max_tokens=order.max_tokens)
-        session = open_session(self._ids(order.prompt), self._description, settings, sampling)
-        session.plan = order.plan
+        settings = _settings(order)
         drafter = self._drafter(order.drafter, sampling, remembers=order.draft_s is not None)
+        semantic = self._wish(order, settings)
+        session = open_session(self._ids(order.prompt), self._description, settings, sampling, semantic)
+        session.plan = order.plan
+        if order.channel is not None:
+            session.channel(None, *order.channel)
         if order.draft_s is not None:
             drafter = PacedDrafter(drafter, order.draft_s, self._pacer)
+        if order.state_width:
+            drafter = Widened(drafter, order.state_width)
         roaming = Roaming(Reattachment((order.edge,), CONNECT_S, random.random), _Patience(), connect_s=CONNECT_S)
         connection, _ = await roaming.first(self._met(roaming))
         text = Text()
@@ -103,6 +111,7 @@ class PacedDevice:
         text.bytes_up, text.bytes_down = roaming.traffic.bytes_up, roaming.traffic.bytes_down
         text.draft_s, text.pass_s = generation.costs.draft_s, generation.costs.pass_s
         text.drafted, text.accepted = session.tally.drafted, session.tally.accepted
+        text.meant, text.granted = session.tally.meaning, generation.granted.max_loss
         text.reattached, text.draft_late_s = roaming.reattached, self._pacer.take_late_s()
         if planner is not None:
             text.memory = base64.b64encode(pickle.dumps(planner)).decode()
@@ -147,12 +156,30 @@ class PacedDevice:
             else drafter
         )
 
+    def _wish(self, order: TextOrder, settings: DeviceSettings) -> Semantic | None:
+        """Return what the text may be accepted by, as its drafter is; None is exact."""
+        wish = wish_of(settings)
+        if wish is None:
+            return None
+        asked = asked_with(wish, self._model(order.drafter))
+        assert asked is not None
+        return replace(asked, state_width=order.state_width or asked.state_width)
+
     def _model(self, reference: str) -> TorchDrafter:
         from device_client.drafters.torch_model import load_torch_drafter
 
         if reference not in self._models:
             self._models[reference], _ = load_torch_drafter(reference, vocabulary=self._description.vocabulary)
         return self._models[reference]
+
+
+def _settings(order: TextOrder) -> DeviceSettings:
+    settings = DeviceSettings(edge=(order.edge,), max_tokens=order.max_tokens)
+    if not order.max_loss:
+        return settings
+    return settings.model_copy(
+        update={"accept": "semantic", "max_quality_loss": order.max_loss, "hidden": order.hidden}
+    )
 
 
 def _planner(order: TextOrder) -> Planner | None:

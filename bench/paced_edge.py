@@ -26,6 +26,7 @@ from bench.cells import PASS, Models
 from bench.processes import pin
 from bench.radio_memory import Memories, Remembering
 from bench.radio_text import NOISE_SEED
+from bench.semantic_states import heads_of
 from coordinator.policy.costs import PassCost
 from edge_node.engine_thread import EngineThread
 from edge_node.step import Drafted, DraftStep, Step, StepDone
@@ -46,7 +47,9 @@ class EdgeDraft:
     """What an edge does beside verifying: words with ``+`` between them, or ``none``.
 
     ``ahead``: it goes ahead of its devices. ``DRAFTER:LENGTH``: it drafts. ``adapts``: so many tokens at most, fewer
-    where few are accepted. ``no-bonus``: it leaves the token after an accepted draft to the next one.
+    where few are accepted. ``no-bonus``: it leaves the token after an accepted draft to the next one. ``meaning``: it
+    has a head that judges by the target alone; ``meaning-full``: one that reads states too; ``meaning-wide``: that one,
+    for states that are filled up with zeros.
     """
 
     ahead: bool
@@ -54,13 +57,15 @@ class EdgeDraft:
     length: int
     bonus: bool = True
     adapts: bool = False
+    meaning: str = ""
 
     @classmethod
     def of(cls, words: str) -> EdgeDraft:
         """Return what words like ``ahead+demo:4`` mean."""
         parts = words.split("+")
         drafter, _, length = next((part for part in parts if ":" in part), "").rpartition(":")
-        return cls("ahead" in parts, drafter, int(length or 0), "no-bonus" not in parts, "adapts" in parts)
+        meaning = next((part for part in parts if part.startswith("meaning")), "")
+        return cls("ahead" in parts, drafter, int(length or 0), "no-bonus" not in parts, "adapts" in parts, meaning)
 
 
 @dataclass(slots=True)
@@ -148,8 +153,10 @@ def _services(drafts: Sequence[str], pace: Pace, stack: ExitStack) -> dict[str, 
     from edge_node.config import EdgeSettings
     from edge_node.engine.assembly import loaded_of
     from edge_node.engine.engine import TargetEngine
+    from edge_node.engine.judging import judge_of
     from edge_node.engine.loading import load_target
     from edge_node.engine.runner import StepRunner
+    from edge_node.granting import Granting
     from edge_node.kv_pool import KvPool
     from edge_node.metrics import EdgeMetrics
     from edge_node.server import describe
@@ -170,9 +177,11 @@ def _services(drafts: Sequence[str], pace: Pace, stack: ExitStack) -> dict[str, 
             run_ahead=draft.ahead,
             bonus=draft.bonus,
         )
-        service = EdgeService(SessionTable(terms, EdgeMetrics("demo")))
+        heads = heads_of(draft.meaning)
+        service = EdgeService(SessionTable(terms, EdgeMetrics("demo"), granting=Granting(heads)))
         drafter = _drafter(draft.drafter, target, pace)
-        runner = StepRunner(TargetEngine(target, POOL_ROWS), target.vocabulary, drafter)
+        judge = judge_of(target, heads)
+        runner = StepRunner(TargetEngine(target, POOL_ROWS), target.vocabulary, drafter, judge=judge)
         engine = stack.enter_context(PacedThread(runner, draft, pace))
         service.ready(engine, description, KvPool(POOL_ROWS))
         stack.callback(service.close)
@@ -209,7 +218,8 @@ def main(
         list[str] | None,
         typer.Option(
             help="none, or with + between them: ahead (of the device); ngram, demo or noisy:SHARE, and :LENGTH; "
-            "adapts (fewer where few are right); no-bonus; repeatable. [default: none]"
+            "adapts (fewer where few are right); no-bonus; meaning, meaning-full, meaning-wide; repeatable. "
+            "[default: none]"
         ),
     ] = None,
     pass_ms: Annotated[float, typer.Option(help="A pass over one position.")] = PASS.fixed_s * 1e3,

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from airdraft.core.drafting import Drafter
+import numpy as np
+from numpy.typing import NDArray
+
+from airdraft.core.drafting import Drafter, states_of
 from airdraft.core.types import Sampling
 
 MOST_PATHS = 50_000
-"""Paths that are kept, some 1 kB each; past it all are forgotten."""
+"""Paths that are kept, some 1 kB each, and half of that for a state; past it all are forgotten."""
 
-Memory = dict[tuple[int, ...], int]
+State = NDArray[np.float32]
+
+
+class Kept(NamedTuple):
+    """A drafted token, and the model's state of it where it has states."""
+
+    token: int
+    state: State | None
+
+
+Memory = dict[tuple[int, ...], Kept]
 """By path, the one token that a model drafts after it."""
 
 
@@ -38,19 +52,29 @@ class Remembering:
 
     drafter: Drafter  # what it drafts may depend on nothing but the path
     memory: Memory
+    _states: list[State] = field(default_factory=list, init=False, compare=False)
+
+    @property
+    def states(self) -> Sequence[State] | None:
+        """Return the drafter's, of the tokens of the last proposal; None: it has none."""
+        return None if states_of(self.drafter) is None else self._states
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return what the drafter proposes, token by token."""
         written = list(path)
+        self._states.clear()
         while len(written) < len(path) + count and not cancelled():
             key = tuple(written)
-            token = self.memory.get(key)
-            if token is None:
+            kept = self.memory.get(key)
+            if kept is None:
                 found = self.drafter.propose(written, 1, cancelled)
                 if not found:
                     break
-                token = self.memory[key] = found[0]
-            written.append(token)
+                states = states_of(self.drafter)
+                kept = self.memory[key] = Kept(found[0], states[0] if states else None)
+            written.append(kept.token)
+            if kept.state is not None:
+                self._states.append(kept.state)
         return written[len(path) :]
 
     def learn(self, ids: Sequence[int]) -> None:

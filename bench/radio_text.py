@@ -29,6 +29,10 @@ class TextOrder:
     temperature: float = 0.0
     seed: int = 0
     max_tokens: int = MAX_TOKENS
+    max_loss: float = 0.0  # above it the text may be accepted by meaning, with this cap
+    hidden: str = "target-only"  # which states go up then: a name of ``device_client.meaning.HIDDEN``
+    state_width: int = 0  # to which states are filled up with zeros; 0: as the drafter's are
+    channel: tuple[float, float] | None = None  # round trip in s and bytes/s up, as the device tells them then
     objective: str = ""  # of coordinator.policy.plan: the device plans by it, and ``plan`` counts for nothing
     memory: str = ""  # what a device that plans has learnt before, as a text brought it
 
@@ -74,6 +78,8 @@ class Text:
     runs: int = 1  # how often it was written until the pace held
     memory: str = ""  # what a device that plans knows at its end
     plan: str = ""  # the one that it ended by
+    meant: int = 0  # tokens accepted by meaning
+    granted: float = 0.0  # the cap that the edge granted
 
     @property
     def seconds(self) -> float:

@@ -119,6 +119,10 @@ class StubEngine:
         time.sleep(max(0.0, due - time.perf_counter()))
         return logits
 
+    def extend_with_states(self, work: Sequence[tuple[Extent, Span]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Refuse: there is no model here whose states could be read."""
+        raise NotImplementedError("the stub judges nothing")
+
     def write(self, extent: Extent, span: Span) -> list[bytes]:
         """Take a span's rows as a model's cache would; return the hash at each of them."""
         start = extent.first + span.start

@@ -85,6 +85,32 @@ def generate(
         Path | None,
         typer.Option(help="Append a line for each synchronous round: what coordinator train-draft-length learns from."),
     ] = None,
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            help="exact: the target's own text, token for token; semantic: drafted words that are as good may stand. "
+            "[default: exact]"
+        ),
+    ] = None,
+    max_quality_loss: Annotated[
+        float | None,
+        typer.Option(help="Semantic: the share of answers that may become worse, 0.01 say; there is no default."),
+    ] = None,
+    accept_rule: Annotated[
+        str | None,
+        typer.Option(
+            help="Semantic: head, which keeps the cap, or one that no cap bounds: typical, kl-judge, look-ahead, "
+            "reflective. [default: head]"
+        ),
+    ] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            help="Semantic: which of the drafter's states go up: target-only (none), full-hidden, mismatch-first, "
+            "margin-first. [default: target-only]"
+        ),
+    ] = None,
+    state_kind: Annotated[str | None, typer.Option(help="How states go up: int8 or fp8. [default: int8]")] = None,
     explain_plan: Annotated[
         bool, typer.Option("--explain-plan", help="Print the plans and the numbers that were weighed for them.")
     ] = False,

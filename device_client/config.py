@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from airdraft.core.meaning import RULES
 from airdraft.settings import Addresses, ProcessSettings
 from coordinator.policy.plan import objective_of
 from device_client.draft_stop import policy_of
@@ -29,6 +30,11 @@ class DeviceSettings(ProcessSettings):
     objective: str = "latency"
     draft_policy: str | None = None
     round_log: Path | None = None
+    accept: Literal["exact", "semantic"] = "exact"
+    max_quality_loss: float | None = Field(default=None, le=1, validate_default=True)
+    accept_rule: str = "head"
+    hidden: Literal["target-only", "full-hidden", "mismatch-first", "margin-first"] = "target-only"
+    state_kind: Literal["int8", "fp8"] = "int8"
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     temperature: float = Field(default=0.0, ge=0)
     top_k: int = Field(default=0, ge=0)
@@ -45,6 +51,20 @@ class DeviceSettings(ProcessSettings):
     def _is_a_policy(cls, name: str | None) -> str | None:
         if name is not None:
             policy_of(name)
+        return name
+
+    @field_validator("max_quality_loss")
+    @classmethod
+    def _caps_what_is_asked(cls, cap: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("accept") == "semantic" and not (cap is not None and cap > 0):
+            raise ValueError("--accept semantic needs it above 0: the share of answers that may become worse, 0.01 say")
+        return cap
+
+    @field_validator("accept_rule")
+    @classmethod
+    def _is_a_rule(cls, name: str) -> str:
+        if name not in RULES:
+            raise ValueError(f"no such rule; there are {', '.join(RULES)}")
         return name
 
     @field_validator("objective")

@@ -1,10 +1,14 @@
-"""Text on a terminal or in a pipe: committed text solid, drafted text dim until it is committed; what it waits for."""
+"""Text on a terminal or in a pipe: committed text solid, drafted text dim until it is committed; what it waits for.
+
+What stands by meaning, drafted here and not the target's own words, is underlined; a pipe holds the text alone.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import TextIO
 
 from rich.console import Console
@@ -14,6 +18,11 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from airdraft.core.session import Committed
+from airdraft.core.types import Granted, Origin, Semantic
+from device_client.meaning import shortfall
+
+BY_MEANING = "underline"
+LEGEND = "underlined: the small model's own words, accepted by meaning"
 
 
 class CommittedText:
@@ -22,12 +31,24 @@ class CommittedText:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
+        self._marked = False  # a token whose text is still to come stands by meaning
         self.ids: list[int] = []
 
     def add(self, ids: Sequence[int]) -> str:
         """Take ids; return the text that is new."""
+        return "".join(text for text, _ in self.pieces(ids))
+
+    def pieces(self, ids: Sequence[int], origins: Sequence[Origin] = ()) -> list[tuple[str, bool]]:
+        """Take ids; return the text that is new, in pieces, and which of them stand by meaning."""
         self.ids.extend(ids)
-        return "".join(self._stream.step(self._tokenizer, token) or "" for token in ids)
+        pieces: list[tuple[str, bool]] = []
+        for token, origin in zip_longest(ids, origins):
+            self._marked = self._marked or origin is Origin.MEANING
+            text = self._stream.step(self._tokenizer, token)
+            if text:
+                pieces.append((text, self._marked))
+                self._marked = False
+        return pieces
 
     def with_ahead(self, ahead: Sequence[int]) -> str:
         """Return the text that drafted ids would add."""
@@ -45,6 +66,7 @@ class PipeDisplay:
         self._out, self._err = out, err
         self._decoder: CommittedText | None = None
         self._waiting = False
+        self._less = ""
 
     @contextmanager
     def showing(self, tokenizer: Tokenizer) -> Iterator[None]:
@@ -69,6 +91,13 @@ class PipeDisplay:
     def drafted(self, ahead: Sequence[int]) -> None:
         """Show nothing."""
 
+    def granted(self, wish: Semantic | None, granted: Granted) -> None:
+        """Say it where an edge grants less than was asked for."""
+        less = "" if wish is None else shortfall(wish, granted)
+        if less and less != self._less:
+            self._say(less)
+        self._less = less
+
     def waiting(self, reason: str) -> None:
         """Say once for each loss what the text waits for."""
         if not self._waiting:
@@ -89,14 +118,18 @@ class PipeDisplay:
 class TerminalDisplay:
     """Whole lines are printed for good; the last one is redrawn with its drafted part dim, and what it waits for."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, err: TextIO | None = None) -> None:
+        """Draw on ``console``, standard output where none is given; notices go to ``err``, or to standard error."""
         self.text = ""
+        self._err = err
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="visible")
         self._decoder: CommittedText | None = None
-        self._line = ""
+        self._line = Text()
         self._ahead: tuple[int, ...] = ()
         self._waits_for = ""
+        self._less = ""
+        self._marks = False  # something was underlined
 
     @contextmanager
     def showing(self, tokenizer: Tokenizer) -> Iterator[None]:
@@ -109,15 +142,19 @@ class TerminalDisplay:
             self._ahead, self._waits_for = (), ""
             self._redraw()
             self._live.stop()
+            if self._marks:
+                print(LEGEND, file=self._err or sys.stderr, flush=True)
 
     def committed(self, event: Committed) -> None:
         """Turn committed text solid."""
         assert self._decoder is not None
-        new = self._decoder.add(event.ids)
-        self.text += new
-        *lines, self._line = (self._line + new).split("\n")
+        for piece, by_meaning in self._decoder.pieces(event.ids, event.origins):
+            self.text += piece
+            self._line.append(piece, BY_MEANING if by_meaning else None)
+            self._marks = self._marks or by_meaning
+        *lines, self._line = self._line.split("\n", allow_blank=True)
         for line in lines:
-            self._live.console.print(Text(line))
+            self._live.console.print(line)
         self._ahead, self._waits_for = (), ""
         self._redraw()
 
@@ -126,6 +163,13 @@ class TerminalDisplay:
         if tuple(ahead) != self._ahead:
             self._ahead = tuple(ahead)
             self._redraw()
+
+    def granted(self, wish: Semantic | None, granted: Granted) -> None:
+        """Say it above the text where an edge grants less than was asked for."""
+        less = "" if wish is None else shortfall(wish, granted)
+        if less and less != self._less:
+            print(f"device_client: {less}", file=self._err or sys.stderr, flush=True)  # Live puts it above its line
+        self._less = less
 
     def waiting(self, reason: str) -> None:
         """Show what the text waits for, below it."""

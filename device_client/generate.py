@@ -13,10 +13,11 @@ from typing import TextIO
 
 from tokenizers import Tokenizer
 
+from airdraft.core.drafting import Drafter
 from airdraft.core.errors import ModelMismatch, TooLong, Unsupported
 from airdraft.core.sampling import check
 from airdraft.core.session import Committed, DeviceSession, Journalled, Reattachment
-from airdraft.core.types import Limits, Sampling
+from airdraft.core.types import Limits, Sampling, Semantic
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
 from device_client.attach import kept_tokenizer, meet
@@ -26,6 +27,7 @@ from device_client.draft_stop import FramePolicy, policy_of
 from device_client.drafters import load_drafter
 from device_client.generation import Costs, Generation
 from device_client.journal import Head, Journal
+from device_client.meaning import asked_with, settings_with, wish_of
 from device_client.plan import Schedule, plan_of, steering_of
 from device_client.report import Report
 from device_client.roaming import Roaming
@@ -72,11 +74,14 @@ async def generate(
     sampling = sampling_of(settings)
     around = await _meet(settings, settings.edge, 0.0, cache, quiet=quiet)
     async with around.connection:
-        session = open_session(around.tokenizer.encode(prompt).ids, around.description, settings, sampling)
+        ids = around.tokenizer.encode(prompt).ids
+        answer_room(ids, around.description, settings)  # before a model is loaded for it
+        drafter = _drafter_of(around, sampling)
+        session = open_session(ids, around.description, settings, sampling, asked_with(wish_of(settings), drafter))
         if journal is None:
-            return await _run(session, around)
+            return await _run(session, around, drafter)
         with Journal.create(journal, _head(session, around)) as kept:
-            return await _run(session, around, kept)
+            return await _run(session, around, drafter, kept)
 
 
 async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet: bool) -> Report:
@@ -86,7 +91,7 @@ async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet:
     """
     with Journal.open(journal) as kept:
         head = kept.head
-        settings = settings.model_copy(
+        settings = settings_with(settings, head.semantic).model_copy(
             update={
                 "draft_model": head.draft_model,
                 "draft_revision": head.draft_revision,
@@ -99,7 +104,10 @@ async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet:
         edges = settings.edge if "edge" in settings.model_fields_set else head.edges
         around = await _meet(settings, edges, settings.reconnect_seconds, cache, quiet=quiet, head=head)
         async with around.connection:
-            return await _run(_session_of(kept, around.description.limits, settings.schedule), around, kept)
+            drafter = _drafter_of(around, head.sampling)
+            asked = asked_with(head.semantic, drafter)
+            session = _session_of(kept, around.description.limits, settings.schedule, asked)
+            return await _run(session, around, drafter, kept)
 
 
 def sampling_of(settings: DeviceSettings) -> Sampling:
@@ -121,10 +129,11 @@ def sampling_of(settings: DeviceSettings) -> Sampling:
     return sampling
 
 
-def open_session(
-    ids: Sequence[int], description: Description, settings: DeviceSettings, sampling: Sampling
-) -> DeviceSession:
-    """Return a session for a prompt, its answer cut to what fits the edge's context. Raises TooLong, Unsupported."""
+def answer_room(ids: Sequence[int], description: Description, settings: DeviceSettings) -> int:
+    """Return how many tokens the answer may have: what is asked for, as far as it fits the edge's context.
+
+    Raises TooLong, Unsupported.
+    """
     if not ids:
         raise Unsupported("the prompt has no tokens; give some text")
     room = description.limits.context_tokens - len(ids)
@@ -133,16 +142,38 @@ def open_session(
             f"the prompt has {len(ids)} tokens, {description.model_name} takes "
             f"{description.limits.context_tokens} with its answer; shorten it"
         )
+    return min(settings.max_tokens, room)
+
+
+def open_session(
+    ids: Sequence[int],
+    description: Description,
+    settings: DeviceSettings,
+    sampling: Sampling,
+    semantic: Semantic | None = None,
+) -> DeviceSession:
+    """Return a session for a prompt, its answer cut to what fits the edge's context. Raises TooLong, Unsupported.
+
+    ``semantic`` is what is asked for with the drafter's part in it; None is ``exact``.
+    """
+    max_tokens = answer_room(ids, description, settings)
     return DeviceSession(
         secrets.token_bytes(16),
         description.identity,
         ids,
         sampling=sampling,
         stop_ids=description.stop_ids,
-        max_tokens=min(settings.max_tokens, room),
+        max_tokens=max_tokens,
         limits=description.limits,
         plan=plan_of(settings.schedule, settings.draft_model, settings.draft_length),
+        semantic=semantic,
     )
+
+
+def _drafter_of(around: _Surroundings, sampling: Sampling) -> Drafter:
+    """Return the drafter of the settings. Raises DrafterUnavailable, TokenizerMismatch, CheckpointRefused."""
+    settings = around.settings
+    return load_drafter(settings.draft_model, settings.draft_revision, around.description, sampling)
 
 
 def _head(session: DeviceSession, around: _Surroundings) -> Head:
@@ -159,10 +190,11 @@ def _head(session: DeviceSession, around: _Surroundings) -> Head:
         settings.draft_revision,
         settings.draft_length,
         around.description.model_name,
+        wish_of(settings),
     )
 
 
-def _session_of(kept: Journal, limits: Limits, schedule: Schedule) -> DeviceSession:
+def _session_of(kept: Journal, limits: Limits, schedule: Schedule, semantic: Semantic | None = None) -> DeviceSession:
     head = kept.head
     return DeviceSession(
         head.session_id,
@@ -174,6 +206,7 @@ def _session_of(kept: Journal, limits: Limits, schedule: Schedule) -> DeviceSess
         limits=limits,
         plan=plan_of(schedule, head.draft_model, head.draft_length),
         journalled=Journalled(kept.epoch, tuple(kept.ids), kept.receipt, kept.stop),
+        semantic=semantic,
     )
 
 
@@ -223,9 +256,10 @@ def _round_log(settings: DeviceSettings) -> AbstractContextManager[TextIO | None
         raise Unsupported(f"round log {settings.round_log} cannot be written: {error.strerror}") from None
 
 
-async def _run(session: DeviceSession, around: _Surroundings, journal: Journal | None = None) -> Report:
+async def _run(
+    session: DeviceSession, around: _Surroundings, drafter: Drafter, journal: Journal | None = None
+) -> Report:
     settings, roaming, description = around.settings, around.roaming, around.description
-    drafter = load_drafter(settings.draft_model, settings.draft_revision, description, session.sampling)
     steering = steering_of(settings.schedule, settings.draft_model, settings.draft_length, settings.objective)
     started = time.perf_counter()
     watch = _Watch(around.display, started, roaming)
@@ -240,6 +274,7 @@ async def _run(session: DeviceSession, around: _Surroundings, journal: Journal |
             steering=steering,
             rounds=lambda steering: SyncRounds(steering.planner, policy, log, time.perf_counter),
             may_leave=roaming.may_leave,
+            granted=lambda granted: around.display.granted(wish_of(settings), granted),
         )
         stack.enter_context(around.display.showing(around.tokenizer))
         stack.enter_context(generation)
@@ -258,4 +293,5 @@ async def _run(session: DeviceSession, around: _Surroundings, journal: Journal |
         time.perf_counter() - started,
         roaming.reattached,
         steering.planner,
+        generation.granted,
     )

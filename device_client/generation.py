@@ -17,10 +17,27 @@ from functools import partial
 from types import TracebackType
 from typing import Literal, NamedTuple, Protocol, Self
 
-from airdraft.core.drafting import Drafter
+import numpy as np
+from numpy.typing import NDArray
+
+from airdraft.core.acceptance_chain import SparseQ
+from airdraft.core.drafting import Drafter, confidences_of, q_of, states_of
 from airdraft.core.errors import Draining, EdgeUnreachable, SpecError, error_of
 from airdraft.core.session import Committed, DeviceSession, DraftWork, Liveness, Lost, Output, Overtaking
-from airdraft.core.types import Commit, DeviceFrame, Drain, EdgeFrame, Limits, Ping, Plan, StopReason, Timing
+from airdraft.core.types import (
+    EXACT,
+    Commit,
+    DeviceFrame,
+    Drain,
+    EdgeFrame,
+    Granted,
+    Limits,
+    Opened,
+    Ping,
+    Plan,
+    StopReason,
+    Timing,
+)
 from airdraft.tasks import told
 from airdraft.wire.client import EdgeStream
 from airdraft.wire.pulse import Pulse
@@ -87,6 +104,15 @@ class Costs:
         return sum(moment.timing.pass_s for moment in self.moments if moment.timing is not None)
 
 
+class _Written(NamedTuple):
+    """A proposal, and in a semantic session what its drafter tells of it."""
+
+    tokens: list[int]
+    sure: Sequence[float] = ()
+    states: NDArray[np.float32] | None = None  # [n, state_width]
+    q: Sequence[SparseQ] = ()
+
+
 class Generation:
     """Carries one session; use it as a context, then give it one stream after the other until the text is over."""
 
@@ -100,6 +126,7 @@ class Generation:
         steering: Steering | None = None,
         rounds: Callable[[Steering], SyncRounds] | None = None,
         may_leave: Callable[[Drain], bool] = lambda drain: False,
+        granted: Callable[[Granted], None] = lambda granted: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare.
@@ -107,8 +134,10 @@ class Generation:
         steering   makes the session's plans as it goes; None: the plan that the session has stays
         rounds     ends synchronous frames, by what the steering knows; None: the plan does
         may_leave  is asked whether there is somewhere to go when an edge drains
+        granted    is told at each attach what the edge grants of what the session asks for
         """
         self.costs = Costs()
+        self.granted = EXACT  # by the last edge that answered
         self.session = session
         self.round_trip_s: float | None = None  # smoothed, of the last stream
         self._drafter, self._watcher, self._journal = drafter, watcher, journal
@@ -118,7 +147,7 @@ class Generation:
         if steering is not None:
             steering.begins()
             session.plan = self._conduct(steering.conduct)
-        self._may_leave = may_leave
+        self._may_leave, self._told_granted = may_leave, granted
         self._clock = clock
         self._outgoing: asyncio.Queue[DeviceFrame | None] = asyncio.Queue()
         self._thread = Worker("drafter")
@@ -202,6 +231,9 @@ class Generation:
             if isinstance(frame, Commit):
                 self.costs.moments.append(Moment("commit", now_s, frame.timing))
             outputs = self.session.received(frame)
+            if isinstance(frame, Opened) and frame.epoch == self.session.epoch:
+                self.granted = frame.granted
+                self._told_granted(frame.granted)
             if self._rounds is not None and isinstance(frame, Commit):
                 self._rounds.answered(self.session)  # before the next one begins
             self._do(outputs)
@@ -221,6 +253,8 @@ class Generation:
         plan = self._steering.received(frame, self.session.tally, now_s)
         if plan is not None:
             self._do(self.session.replan(self._conduct(plan)))
+        if self.session.granted.max_loss:
+            self._do(self.session.channel(*self._steering.channel))
         if self._steering.wants_ping:
             self._steering.pings()
             pulse.ask()
@@ -254,12 +288,12 @@ class Generation:
         frame = None if self._rounds is None else self._rounds.begins(self.session, work)
         self._thread.submit(partial(self._propose, news, work, self._void.is_set, frame), partial(self._drafted, work))
 
-    def _drafted(self, work: DraftWork, outcome: list[int] | Exception) -> None:
+    def _drafted(self, work: DraftWork, outcome: _Written | Exception) -> None:
         self._work = None
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            self._do(self.session.drafted(work, outcome))
+            self._do(self.session.drafted(work, *outcome))
             overtaking = self.session.overtaking
             if self._steering is not None and overtaking is not None and overtaking.last_draft is not None:
                 self._steering.drafted(*overtaking.last_draft, self._clock())
@@ -268,7 +302,7 @@ class Generation:
 
     def _propose(
         self, news: Sequence[int], work: DraftWork, cancelled: Callable[[], bool], frame: Frame | None
-    ) -> list[int]:
+    ) -> _Written:
         self.costs.moments.append(Moment("draft", self._clock()))
         if news:
             self._drafter.learn(news)
@@ -277,7 +311,16 @@ class Generation:
         else:
             tokens = frame.propose(self._drafter, work.path, work.count, cancelled)
         self.costs.moments.append(Moment("drafted", self._clock()))
-        return tokens
+        return self._told(tokens)
+
+    def _told(self, tokens: list[int]) -> _Written:
+        """Return a proposal with what its drafter tells of it, where the session has a use for that."""
+        if self.session.semantic is None or not tokens:
+            return _Written(tokens)
+        count, states = len(tokens), states_of(self._drafter)
+        sure = confidences_of(self._drafter) or ()
+        rows = np.stack(states[:count]) if states else None
+        return _Written(tokens, tuple(sure[:count]), rows, tuple(q_of(self._drafter)[:count]))
 
     def _do(self, outputs: Sequence[Output]) -> None:
         """Let outputs take effect, in order: text is journalled, then shown, before the frame that acks it leaves.

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
 from typing import Any
 from zlib import crc32
 
+from airdraft.core.meaning import RULES
 from airdraft.core.sampling import check
-from airdraft.core.types import Identity, Sampling, StopReason
+from airdraft.core.types import HiddenProtocol, Identity, Sampling, Semantic, StateKind, StopReason
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Written where a text may be accepted by meaning, which format 1 knows nothing of; all else is still written as 1."""
+
 MAX_LINE_BYTES = 1 << 26
 """No line is longer: what a reader holds at once, whatever file it was given."""
 
@@ -49,6 +53,7 @@ class Head:
     draft_revision: str | None
     draft_length: int
     model_name: str
+    semantic: Semantic | None = None  # what the user asked for, without the drafter's part; None is ``exact``
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ def is_whole(line: bytes) -> bool:
 
 def head_line(head: Head) -> bytes:
     """Return a journal's first line. Raises ValueError where it would not read as this head."""
-    return _checked_line({_VERSION: FORMAT_VERSION} | _head_fields(head), head, read_head)
+    return _checked_line({_VERSION: 1 if head.semantic is None else 2} | _head_fields(head), head, read_head)
 
 
 def record_line(record: Record) -> bytes:
@@ -90,10 +95,11 @@ def read_head(line: bytes) -> Head:
     """Return what a whole first line says. Raises NewerFormat, or ValueError with what is wrong in its own words."""
     given = _parsed(line)
     version = _named(_VERSION, _integer, given.pop(_VERSION, None))
-    if version != FORMAT_VERSION:
+    if version not in (1, FORMAT_VERSION):
         raise (NewerFormat if version > FORMAT_VERSION else ValueError)(f"format {version}")
-    _check_keys(given, _HEAD.keys(), needed=_HEAD.keys())
-    values = {name: _named(name, _HEAD[name], value) for name, value in given.items()}
+    known = _HEAD if version == 1 else _HEAD | {"semantic": _semantic}
+    _check_keys(given, known.keys(), needed=known.keys())
+    values = {name: _named(name, known[name], value) for name, value in given.items()}
     identity = Identity(*(values.pop(field.name) for field in fields(Identity)))
     return Head(identity=identity, **values)
 
@@ -122,7 +128,14 @@ def _checked_line(given: Fields, value: object, read: Callable[[bytes], object])
 def _head_fields(head: Head) -> Fields:
     given = asdict(head)
     given |= given.pop("identity")
+    semantic = given.pop("semantic")
+    if head.semantic is not None:
+        given["semantic"] = {name: _semantic_field(semantic[name]) for name in _SEMANTIC}
     return {name: value.hex() if isinstance(value, bytes) else value for name, value in given.items()}
+
+
+def _semantic_field(value: object) -> object:
+    return value.name.lower() if isinstance(value, IntEnum) else value
 
 
 def _record_fields(record: Record) -> Fields:
@@ -240,6 +253,43 @@ def _sampling(value: object) -> Sampling:
     check(sampling)
     return sampling
 
+
+def _semantic(value: object) -> Semantic:
+    given = _object(value)
+    _check_keys(given, _SEMANTIC.keys(), needed=_SEMANTIC.keys())
+    return Semantic(**{name: _named(name, _SEMANTIC[name], part) for name, part in given.items()})
+
+
+def _cap(value: object) -> float:
+    cap = _number(value)
+    if not 0 < cap <= 1:
+        raise ValueError("is no share above 0")
+    return cap
+
+
+def _rule(value: object) -> str:
+    if _text(value) not in RULES:
+        raise ValueError("is no rule known here")
+    return _text(value)
+
+
+def _one_of(kind: type[HiddenProtocol] | type[StateKind]) -> Callable[[object], HiddenProtocol | StateKind]:
+    known = {one.name.lower(): one for one in kind}
+
+    def read(value: object) -> HiddenProtocol | StateKind:
+        if _text(value) not in known:
+            raise ValueError(f"is none of {', '.join(known)}")
+        return known[_text(value)]
+
+    return read
+
+
+_SEMANTIC: dict[str, Callable[[object], Any]] = {
+    "max_loss": _cap,
+    "rule": _rule,
+    "protocol": _one_of(HiddenProtocol),
+    "state_kind": _one_of(StateKind),
+}
 
 _SAMPLING: dict[str, Callable[[object], float]] = {
     "temperature": _number,

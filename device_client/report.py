@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airdraft.core.session import DeviceSession
+from airdraft.core.types import EXACT, Granted
 from airdraft.wire.client import Traffic
 from coordinator.policy.planner import Planner
 from device_client.config import DeviceSettings
@@ -26,6 +27,7 @@ class Report:
     seconds: float
     reattached: int
     planner: Planner | None = None  # that made the plans; None: nothing was left to write
+    granted: Granted = EXACT  # by the last edge
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for machines; units stand in the names."""
@@ -46,6 +48,11 @@ class Report:
             "drafted_tokens": tally.drafted,
             "accepted_tokens": tally.accepted,
             "acceptance": round(tally.acceptance, 4),
+            "accept": "semantic" if self.granted.max_loss else "exact",
+            "accept_rule": self.granted.rule or None,
+            "max_quality_loss": self.granted.max_loss,
+            "meaning_tokens": tally.meaning,
+            "spent_risk": round(tally.spent, 6),
             "origins": {origin.name.lower(): count for origin, count in tally.by_origin.items()},
             "bytes_up": traffic.bytes_up,
             "bytes_down": traffic.bytes_down,
@@ -74,9 +81,17 @@ class Report:
             return f"{tokens} tokens, all of them from the journal"
         return (
             f"{tally.committed} tokens · {tally.rounds} rounds · {tally.tokens_per_round:.2f} tokens a round · "
-            f"{tally.acceptance:.0%} of {tally.drafted} drafted accepted · {_size(traffic.bytes_up)} up · "
+            f"{tally.acceptance:.0%} of {tally.drafted} drafted accepted{self._by_meaning()} · "
+            f"{_size(traffic.bytes_up)} up · "
             f"{_size(traffic.bytes_down)} down · first text {self.first_text_s * 1000:.0f} ms · {self.seconds:.2f} s"
         )
+
+    def _by_meaning(self) -> str:
+        """Return what was accepted though the target had chosen another; nothing where nobody asked for that."""
+        tally = self.session.tally
+        if self.settings.accept == "exact":
+            return ""
+        return f", {tally.meaning} of them by meaning (risk {tally.spent:.2%})"
 
 
 def _size(count: int) -> str:

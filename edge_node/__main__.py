@@ -13,6 +13,7 @@ import typer
 from airdraft.command_line import application
 from airdraft.settings import SettingsError
 from edge_node.config import EdgeSettings
+from edge_node.label_commands import mine_labels, train_head
 
 USAGE = 2
 ENGINE_LOST = 1
@@ -92,6 +93,35 @@ def serve(
         bool | None,
         typer.Option("--own-text-only/--any-text", help="Go on with no answer but this key's own."),
     ] = None,
+    semantic: Annotated[
+        bool | None,
+        typer.Option(
+            "--semantic/--no-semantic",
+            help="Let devices ask that drafted tokens stand that are as good as the model's own. [default: yes]",
+        ),
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File of a semantic head, which may be repeated; demo: those of the demo model; none. "
+            "[default: demo with the demo model, else none]"
+        ),
+    ] = None,
+    most_loss: Annotated[
+        float | None,
+        typer.Option(help="Most that a device's cap may be: share of answers made worse by it. [default: 0.05]"),
+    ] = None,
+    reflect: Annotated[
+        bool | None,
+        typer.Option(
+            "--reflect/--no-reflect",
+            help="Keep cache rows for the rule reflective, which asks a model with a chat template. [default: no]",
+        ),
+    ] = None,
+    audit_share: Annotated[
+        float | None,
+        typer.Option(help="Share of tokens accepted by meaning that are audited when nobody waits. [default: 0.05]"),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [edge_node] table.")] = None,
 ) -> None:
     """Serve a model until SIGTERM.
@@ -108,18 +138,23 @@ def serve(
     # Loaded late: torch takes seconds, and --help must not.
     from airdraft.checkpoint import CheckpointRefused
     from edge_node.engine_process import EngineChanged, EngineDied, EngineRefused
+    from edge_node.heads import HeadRefused
     from edge_node.metrics_port import MetricsPortTaken
     from edge_node.server import CannotListen, KeyRefused
     from edge_node.server import serve as serve_process
 
     try:
         asyncio.run(serve_process(settings, _say, _listening))
-    except (CannotListen, MetricsPortTaken, KeyRefused, CheckpointRefused, EngineRefused) as error:
+    except (CannotListen, MetricsPortTaken, KeyRefused, CheckpointRefused, EngineRefused, HeadRefused) as error:
         _say(str(error))
         raise typer.Exit(USAGE) from None
     except (EngineDied, EngineChanged) as error:
         _say(str(error))
         raise typer.Exit(ENGINE_LOST) from None
+
+
+app.command("mine-labels")(mine_labels)
+app.command("train-head")(train_head)
 
 
 def main() -> None:

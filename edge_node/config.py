@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from airdraft.settings import Addresses, ProcessSettings
+from airdraft.settings import Addresses, Names, ProcessSettings
 
 
 def is_loopback(host: str) -> bool:
@@ -53,6 +53,11 @@ class EdgeSettings(ProcessSettings):
     drain_to: Addresses = ()
     receipt_key: Path | None = None
     own_text_only: bool = False
+    semantic: bool = True
+    head: Names = ("auto",)
+    most_loss: float = Field(default=0.05, ge=0, lt=1)
+    reflect: bool = False
+    audit_share: float = Field(default=0.05, ge=0, le=1)
 
     @model_validator(mode="after")
     def _guard_the_door(self) -> Self:

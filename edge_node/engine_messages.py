@@ -38,6 +38,8 @@ class Load(Struct, frozen=True, tag=True):
     draft_model: str = "none"
     threads: int | None = None  # of PyTorch; None is OMP_NUM_THREADS, or all cores but one
     poison: bool = False  # freed rows are filled with NaN: for tests
+    heads: tuple[str, ...] = ()  # files of semantic heads, of which steps name one by its place
+    reflect: bool = False  # keep rows for asking the target about drafts (``Judged.reflect``)
 
 
 class Progress(Struct, frozen=True, tag=True):

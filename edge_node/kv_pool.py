@@ -78,6 +78,11 @@ class KvPool:
         """Return the rows that nobody has."""
         return self.rows - self.reserved_rows - self.cached_rows
 
+    @property
+    def widest_rows(self) -> int:
+        """Return the rows of the widest extent that could be reserved, cached prefixes given up for it."""
+        return _widest(_in_order(self._sessions.values()), self.rows)
+
     def extent_of(self, owner: Hashable) -> Extent:
         """Return where a session's rows are once the fills so far have run."""
         block = self._sessions[owner]
@@ -183,7 +188,7 @@ class KvPool:
 
     def _room(self, needed: int) -> tuple[int, int]:
         """Make a hole of at least ``needed`` rows; return its first row and its rows. Raises PoolFull."""
-        missing = needed - _widest(_in_order(self._sessions.values()), self.rows)
+        missing = needed - self.widest_rows
         if missing > 0:
             raise PoolFull(missing, {owner: block.rows for owner, block in self._sessions.items()})
         free = self.free_rows

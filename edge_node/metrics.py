@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from airdraft.core.types import Commit, EdgeFrame, Origin, Pass, RefusalCode, StopReason, Timing, Work
 from coordinator.policy.costs import PassCost
 from edge_node.collectors import Labelled, PositionCounter
+from edge_node.metrics_meaning import MeaningMetrics
 from edge_node.metrics_port import pages, serving
 from edge_node.step import StepDone
 
@@ -94,6 +95,7 @@ class EdgeMetrics:
         self._count_sessions()
         self._count_load()
         self._count_rows()
+        self.meaning = MeaningMetrics(self._own, PREFIX)
 
     def _count_speculation(self) -> None:
         self._drafts = self._counter("spec_decode_num_drafts", "Drafts that a pass verified.")
@@ -180,23 +182,27 @@ class EdgeMetrics:
         self._queue_s.observe(timing.queue_s)
         if near_ties:
             self._near_ties.inc(len(near_ties))
+        self.committed(work, frames)
+
+    def committed(self, work: Pass | None, frames: Sequence[EdgeFrame]) -> None:
+        """Count what frames commit, of a pass's outcome or of tokens that were held back (None)."""
         for frame in frames:
             if isinstance(frame, Commit):
                 self._committed(work, frame.origins)
 
-    def _committed(self, work: Pass, origins: Sequence[Origin]) -> None:
+    def _committed(self, work: Pass | None, origins: Sequence[Origin]) -> None:
         self._generation_tokens.inc(len(origins))
         for origin, counter in self._by_origin.items():
             if count := origins.count(origin):
                 counter.inc(count)
-        if not work.nodes:
+        if work is None or not work.nodes:
             return
         self._drafts.inc()
         self._draft_tokens.inc(work.nodes)
         self._by_drafter[Drafter.EDGE].inc(work.own)
         self._by_drafter[Drafter.DEVICE].inc(work.nodes - work.own)
         self._drafted_at.add(draft_depth(work))
-        accepted = origins.count(Origin.ACCEPTED) + origins.count(Origin.EDGE_DRAFT)
+        accepted = sum(origins.count(origin) for origin in (Origin.ACCEPTED, Origin.MEANING, Origin.EDGE_DRAFT))
         if accepted:
             self._accepted.inc(accepted)
             self._accepted_at.add(accepted)

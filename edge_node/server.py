@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from tokenizers import Tokenizer
 
 from airdraft import __version__
+from airdraft.checkpoint import DEMO_FOLDERS
 from airdraft.core.receipts import KEY_BYTES, ReceiptKey
 from airdraft.core.types import Limits
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, SERVICE_NAME, add_verification
+from edge_node.audit_checks import same_by
+from edge_node.audits import Audits
 from edge_node.config import EdgeSettings
 from edge_node.engine_messages import Load, Loaded
 from edge_node.engine_process import EngineDied, EngineProcess, Watch
+from edge_node.granting import Granting
+from edge_node.heads import HeadRefused, load_head
 from edge_node.kv_pool import KvPool
 from edge_node.metrics import EdgeMetrics, serve_metrics
 from edge_node.service import EdgeService
@@ -66,7 +73,29 @@ def describe(loaded: Loaded, settings: EdgeSettings) -> Description:
     )
 
 
-def load_of(settings: EdgeSettings) -> Load:
+def head_files(settings: EdgeSettings) -> list[Path]:
+    """Return the files of the semantic heads that the settings name. Raises HeadRefused."""
+    if not settings.semantic:
+        return []
+    files: list[Path] = []
+    for name in settings.head:
+        if name == "demo" or (name == "auto" and settings.model == "demo"):
+            folders = [folder / "heads" for folder in DEMO_FOLDERS]
+            shipped = next((found for folder in folders if (found := _shipped(folder))), [])
+            if name == "demo" and not shipped:
+                raise HeadRefused("this installation has no heads of the demo model; train some with train-head")
+            files += shipped
+        elif name not in ("auto", "none"):
+            files.append(Path(name).expanduser())
+    return files
+
+
+def _shipped(folder: Path) -> list[Path]:
+    """Return the heads of a folder without those that are there to be compared with."""
+    return sorted(path for path in folder.glob("*.safetensors") if not path.stem.endswith(".full-no-channel"))
+
+
+def load_of(settings: EdgeSettings, heads: Sequence[Path] = ()) -> Load:
     """Return what the engine is asked to load."""
     return Load(
         model=settings.model,
@@ -79,6 +108,8 @@ def load_of(settings: EdgeSettings) -> Load:
         kv_dtype=settings.kv_dtype,
         profile=settings.profile,
         draft_model=settings.edge_draft_model,
+        heads=tuple(map(str, heads)),
+        reflect=settings.reflect,
     )
 
 
@@ -86,7 +117,7 @@ class EdgeServer:
     """An edge node as one process with its engine in another: listens, loads, serves, drains."""
 
     def __init__(self, settings: EdgeSettings, report: Report) -> None:
-        """Prepare; ``report`` gets progress, a line at a time. Raises KeyRefused."""
+        """Prepare; ``report`` gets progress, a line at a time. Raises KeyRefused, HeadRefused."""
         terms = Terms(
             most=settings.max_sessions,
             least_rate=settings.least_rate,
@@ -99,7 +130,14 @@ class EdgeServer:
         )
         self._settings, self._report = settings, report
         self._metrics = EdgeMetrics(settings.served_model_name or settings.model)
-        self._service = EdgeService(SessionTable(terms, self._metrics), step_positions=settings.step_positions)
+        self._heads = head_files(settings)
+        heads = [load_head(path) for path in self._heads]
+        self._granting = Granting(
+            heads, semantic=settings.semantic, most_loss=settings.most_loss, reflects=settings.reflect
+        )
+        self._audits = Audits(settings.audit_share, Random(secrets.randbits(64)), self._metrics.meaning)
+        sessions = SessionTable(terms, self._metrics, granting=self._granting, audits=self._audits)
+        self._service = EdgeService(sessions, step_positions=settings.step_positions)
         self._engine = EngineProcess(Watch(report, self._died, self._loaded, self._service.send_away))
         self._checks = health.aio.HealthServicer()
         self._health = _HEALTH.NOT_SERVING
@@ -108,7 +146,7 @@ class EdgeServer:
     async def serve(self, listening: Report) -> None:
         """Serve until SIGTERM or SIGINT; ``listening`` gets the address once sessions are accepted.
 
-        Raises CannotListen, MetricsPortTaken, EngineChanged, and what loading raises.
+        Raises CannotListen, MetricsPortTaken, EngineChanged, HeadRefused, and what loading raises.
         """
         server = grpc.aio.server(options=SERVER_OPTIONS)
         add_verification(server, self._service)
@@ -146,18 +184,24 @@ class EdgeServer:
     async def _load(self, stopping: asyncio.Task[bool]) -> bool:
         """Say whether the model was loaded before the process was told to stop."""
         self._report(f"loading {self._settings.model}")
-        loading = asyncio.create_task(self._engine.start(load_of(self._settings)))
+        loading = asyncio.create_task(self._engine.start(load_of(self._settings, self._heads)))
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             loading.cancel()
             await asyncio.wait([loading])
             return False
         loaded = loading.result()
+        self._granting.check(loaded.model_digest)
         self._loaded(loaded)
         self._report(
             f"serving {loaded.name}, {loaded.context_tokens} tokens of context, up to {self._settings.max_sessions} "
             f"sessions in {loaded.rows} cache rows of {loaded.row_bytes} bytes, {loaded.numerics}"
         )
+        if rules := self._granting.modes[1:]:
+            heads = ", ".join(head.tail.name for head in self._granting.heads) or "none"
+            self._report(
+                f"by meaning: {', '.join(rules)}; heads: {heads}; quality loss up to {self._settings.most_loss:g}"
+            )
         return True
 
     async def _until(self, stopping: asyncio.Task[bool]) -> None:
@@ -179,7 +223,8 @@ class EdgeServer:
 
     def _loaded(self, loaded: Loaded) -> None:
         self._metrics.model_name = self._settings.served_model_name or loaded.name
-        pool = KvPool(loaded.rows)
+        pool, tokenizer = KvPool(loaded.rows), Tokenizer.from_str(loaded.tokenizer_json)
+        self._audits.same = lambda key: same_by(self._granting.check_of(key), tokenizer.decode)
         self._service.ready(self._engine, describe(loaded, self._settings), pool)
         self._say(_HEALTH.SERVING)
 

@@ -66,7 +66,8 @@ class EdgeService:
 
     def ready(self, engine: Engine, description: Description, pool: KvPool) -> None:
         """Start to accept sessions, or go on with them after the engine died: ``pool`` is the engine's, and empty."""
-        self._description = description
+        self.sessions.granting.serves(description)
+        self._description = replace(description, acceptance_modes=self.sessions.granting.modes)
         self.sessions.begin(pool)
         self._stepping.begin(engine)
 
@@ -158,6 +159,8 @@ class EdgeService:
         if opened.length == opened.prompt_length and entry.opened_at is None and not entry.most_rows:
             self.sessions.metrics.admitted(opened.prompt_length)
             entry.opened_at = self._clock()
+            if entry.grant is not None:
+                self.sessions.metrics.meaning.asked(entry.grant.decision, entry.grant.granted.protocol)
         entry.streams[opened.epoch] = stream
         entry.send(self._stepping.quotes.told(entry, frames))
         self._stepping.ready(entry)
@@ -185,7 +188,7 @@ class EdgeService:
             raise Draining("this edge is going away; attach elsewhere", retry_after_s=1.0)
 
     def _take(self, entry: Entry, frame: DeviceFrame) -> None:
-        entry.send(self.sessions.received(entry, frame))
+        self._stepping.told(entry, self.sessions.received(entry, frame))
         if entry.session.finished:
             self.sessions.forget(entry, Ended.of(entry.session.stop))
         else:
@@ -195,6 +198,7 @@ class EdgeService:
         entry.streams.pop(epoch, None)
         entry.session.detached(epoch)
         entry.left_at = self._clock()
+        self._stepping.left(entry)
         self.sessions.places_changed()
         entry.answers.owed_since = None
         self._left.set()

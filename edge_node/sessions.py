@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 
 from airdraft.core.errors import Overloaded, SpecError, Superseded
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.session import PASS_NODES, Company, EdgeSession, RunAhead
-from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, Quote, RefusalCode, Refused
+from airdraft.core.types import EXACT, DeviceFrame, EdgeFrame, Limits, Open, Pass, Quote, RefusalCode, Refused
 from coordinator.policy.costs import PassCost
 from coordinator.policy.own_draft import OwnDraftLength, OwnDrafts
 from coordinator.policy.places import places
 from edge_node.admission import Admission, Key
 from edge_node.answers import Answers
+from edge_node.audits import Audits
+from edge_node.granting import Grant, Granting
 from edge_node.kv_pool import KvPool, PoolFull
 from edge_node.metrics import EdgeMetrics, Ended
 from edge_node.streams import Stream
@@ -42,6 +45,11 @@ class Entry:
     suspect: bool = False  # the engine did not survive the last step that this session was in
     told: Quote | None = None  # the quote that its device has
     told_at: float = 0.0  # when it was last asked whether there is a newer one
+    prompt_length: int = 0
+    stop_ids: frozenset[int] = frozenset()
+    grant: Grant | None = None  # what it was granted of its wish for acceptance by meaning; None: it had none
+    dropped: int = 0  # tokens held back and never committed, as far as they were counted
+    held: Pass | None = None  # whose result waits for states of the device
 
     def send(self, frames: list[EdgeFrame]) -> None:
         """Give each frame to the stream of its epoch; a stream that is gone loses nothing that a re-attach lacks."""
@@ -90,9 +98,23 @@ def _soon(reason: str) -> Overloaded:
 class SessionTable:
     """Sessions by id; those without a stream are kept for a while and give way to new ones."""
 
-    def __init__(self, terms: Terms, metrics: EdgeMetrics, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin empty, and without a pool: nobody is admitted before ``begin``."""
+    def __init__(
+        self,
+        terms: Terms,
+        metrics: EdgeMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        granting: Granting | None = None,
+        audits: Audits | None = None,
+    ) -> None:
+        """Begin empty, and without a pool: nobody is admitted before ``begin``.
+
+        granting  who decides over acceptance by meaning; None: all sessions are exact
+        audits    of what was accepted so; None: there are none
+        """
         self.terms, self.metrics = terms, metrics
+        self.granting = Granting(semantic=False) if granting is None else granting
+        self.audits = Audits(0.0, Random(0), metrics.meaning) if audits is None else audits
         self.evictions = 0
         self.company = Company(thrifty=terms.thrifty)  # of those that go ahead; who puts steps together keeps it
         self.on_forgotten: Callable[[Entry], object] = lambda entry: None
@@ -133,6 +155,7 @@ class SessionTable:
         Where it is smaller than the one before, those who find no room are told to come back.
         """
         self._pool = pool
+        self.audits.begin(pool)
         for entry in self:
             self._emptied(entry)
             try:
@@ -231,6 +254,9 @@ class SessionTable:
     def _new(self, opened: Open, limits: Limits, tenant: str) -> Entry:
         terms = self.terms
         run_ahead = RunAhead(self._clock, self.company) if terms.run_ahead else None
+        grant, judge = self.granting.grant(opened.semantic), None
+        if grant is not None and not grant.decision.exact:
+            judge = self.granting.judge(grant, self.audits.strictness(grant.key))
         session = EdgeSession(
             opened,
             limits,
@@ -239,12 +265,25 @@ class SessionTable:
             own_draft_tokens=terms.own_draft_tokens,
             run_ahead=run_ahead,
             bonus=terms.bonus,
+            granted=EXACT if grant is None else grant.granted,
+            judge=judge,
+            clock=self._clock,
         )
         self._admitted += 1
         own_length = self.own_drafts.begin()
         if terms.own_draft_adapts:
             session.own_draft_tokens = self.own_draft_tokens(own_length)
-        return Entry(session, self._admitted, tenant, left_at=self._clock(), own_length=own_length, run_ahead=run_ahead)
+        return Entry(
+            session,
+            self._admitted,
+            tenant,
+            left_at=self._clock(),
+            own_length=own_length,
+            run_ahead=run_ahead,
+            prompt_length=opened.prompt_length,
+            stop_ids=frozenset(opened.stop_ids),
+            grant=grant,
+        )
 
     def _make_kv_room(self, entry: Entry, refused: Callable[[str], Overloaded] = _soon) -> None:
         """Reserve the rows of the longest text, taking them from sessions whose device is gone, the longest gone first.
@@ -258,6 +297,7 @@ class SessionTable:
         )  # whole blocks: ``strict`` attends by them
         gone = [other for other in self._gone() if other in self.pool and other is not entry]
         gone.sort(key=lambda other: other.left_at, reverse=True)
+        self.audits.make_way(rows)
         while True:
             try:
                 self.pool.reserve(entry, entry.tenant, rows)

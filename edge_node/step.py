@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.rows import TargetRow
-from airdraft.core.types import Sampling, Span
+from airdraft.core.types import Evidence, Sampling, Span
 
 
 class Extent(Struct, frozen=True):
@@ -31,6 +32,16 @@ class Fill(Struct, frozen=True):
     source: int | None = None
 
 
+class Judged(Struct, frozen=True):
+    """How an item's drafts are judged."""
+
+    nodes: int  # how many of the span's last tokens are drafts
+    head: int = -1  # which of ``Load.heads`` makes the partial; -1: none
+    q: tuple[SparseQ | None, ...] = ()  # what each node was sampled from, where the drafter told
+    own: int = 0  # how many of the nodes, the last ones, are the edge's own: no evidence of them
+    reflect: bool = False  # the target is asked to look at the drafts again: ``Evidence.reflected``
+
+
 class Item(Struct, frozen=True):
     """One session's part of a step."""
 
@@ -39,6 +50,7 @@ class Item(Struct, frozen=True):
     sampling: Sampling
     paths: tuple[tuple[int, ...], ...] | None = None  # ids up to and with each wanted row, where a penalty reads them
     row: bool = False  # the row where the walk along the choices leaves the span's drafts is wanted too
+    judged: Judged | None = None  # evidence is wanted of every draft that is not the choice after its parent
 
 
 class Step(Struct, frozen=True, tag=True):
@@ -56,6 +68,7 @@ class Outcome(Struct, frozen=True):
     near_ties: tuple[int, ...] = ()  # indices of the choices that rounding could have turned
     failure: str = ""  # one line; the item's rows are as if it had not run
     row: TargetRow | None = None  # where ``Item.row`` asked for it and a draft was missed
+    evidence: tuple[Evidence, ...] = ()  # where ``Item.judged`` asked for it
 
 
 class StepDone(Struct, frozen=True, tag=True):

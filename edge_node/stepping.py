@@ -15,12 +15,14 @@ from functools import partial
 from typing import Protocol
 
 from airdraft.core.session import Wish
-from airdraft.core.types import Commit, DraftWork, EdgeFrame, Origin, Pass, PassResult, Timing, Work
+from airdraft.core.types import Commit, DraftWork, EdgeFrame, NeedHidden, Origin, Pass, PassResult, Timing, Work
 from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
 from coordinator.policy.own_draft import OwnDraftLength, StepDrafts
+from edge_node.audits import AT_ONCE
 from edge_node.engine_process import EngineDied
 from edge_node.gathering import Gathering
+from edge_node.meaning import Deadlines, judged, meant
 from edge_node.metrics import Ended, Occupancy
 from edge_node.quotes import Quotes
 from edge_node.scheduling import Turns, Waiting
@@ -79,7 +81,9 @@ class Stepping:
         self._busy = False
         self._widening = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._wakes_s = math.inf  # when it goes off
         self._gathering = Gathering(sessions, clock, self._go, gathers=gathers)
+        self._deadlines = Deadlines(clock, self._due)
         self._ready: dict[Entry, None] = {}  # who may have work, in the order of their wait
         self._undrafted: list[int] = []  # sessions that the drafter may forget
         self._drafted_last = False
@@ -129,8 +133,48 @@ class Stepping:
         if not self._busy and not self._widening and self._engine is not None:
             self._widen(now_s + self._widen_s)
 
+    def told(self, entry: Entry, frames: Sequence[EdgeFrame]) -> None:
+        """Send what an event other than a pass's end brought about, and count what it commits."""
+        if frames:
+            self._send(entry, frames)
+            self._metrics.committed(entry.held, frames)
+        if any(isinstance(frame, Commit) for frame in frames):
+            entry.held = None
+            if entry in self._sessions.pool:
+                self._sessions.pool.advanced(entry, entry.session.rows_in_place)
+        self._deadlines.note(entry)
+
+    def _due(self, entry: Entry) -> None:
+        """Let a session do what it has put off until now."""
+        try:
+            frames = entry.session.due()
+        except Exception as error:  # a bug in one session must not stop the others
+            log.exception("a session could not do what was due")
+            self._give_up(entry, f"{type(error).__name__} in the session")
+            return
+        if entry.held is not None and frames:
+            self._metrics.meaning.states_came_late()
+        self.told(entry, frames)
+        self.ready(entry)
+
+    def _send(self, entry: Entry, frames: Sequence[EdgeFrame]) -> None:
+        entry.send(self.quotes.told(entry, frames))
+        meant(self._sessions, entry)
+        session = entry.session
+        commits = any(isinstance(frame, Commit) for frame in frames)
+        if commits and session.attached and not session.idle and session.stop is None:
+            entry.answers.owed_since = self._clock()
+
+    def left(self, entry: Entry) -> None:
+        """Note that a session's stream is gone: whatever it waited for will not come."""
+        if not entry.session.attached:
+            meant(self._sessions, entry)
+            entry.held = None
+            self._deadlines.forget(entry)
+
     def _gone(self, entry: Entry) -> None:
         self._ready.pop(entry, None)
+        self._deadlines.forget(entry)
         if entry.drafted:
             self._undrafted.append(entry.number)
 
@@ -150,8 +194,8 @@ class Stepping:
         if self._busy or self._engine is None:
             return
         first, second = (self._step, self._draft) if self._drafted_last else (self._draft, self._step)
-        if not first():
-            second()
+        if not first() and not second():
+            self._audit()
 
     def _step(self) -> bool:
         self._gathering.counted(self.cost)
@@ -224,6 +268,7 @@ class Stepping:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+        self._wakes_s = when_s
         if when_s < math.inf:
             delay_s = max(0.0, when_s - self._clock())
             self._alarm = asyncio.get_running_loop().call_later(delay_s, self._go)
@@ -245,7 +290,8 @@ class Stepping:
         paths = None
         if not isinstance(work.prefix, range):
             paths = tuple(tuple(path) for path in work.row_paths())
-        return Item(self._sessions.pool.extent_of(entry), work.span, work.sampling, paths, work.row)
+        extent = self._sessions.pool.extent_of(entry)
+        return Item(extent, work.span, work.sampling, paths, work.row, judged(entry, work))
 
     def _prefill_positions(self) -> int | None:
         cost = self.cost
@@ -301,18 +347,26 @@ class Stepping:
         """Let a session take its pass; return what is to be counted of it."""
         session = entry.session
         entry.own_draft_s, entry.suspect = 0.0, False
-        frames = session.finished_pass(work, PassResult(outcome.choices, timing, outcome.row))
+        frames = session.finished_pass(work, PassResult(outcome.choices, timing, outcome.row, outcome.evidence))
         if entry in self._sessions.pool:
             self._sessions.pool.advanced(entry, session.rows_in_place)
-        entry.send(self.quotes.told(entry, frames))
+        self._send(entry, frames)
+        self._note_held(entry, work, frames)
         if self._sessions.terms.own_draft_adapts and (work.own or work.work in (Work.DECODE, Work.RUN_AHEAD)):
             self._choose_own_length(entry, work, frames)
-        if frames and session.attached and not session.idle and session.stop is None:
-            entry.answers.owed_since = self._clock()
         if not session.finished:
-            entry.ready_at = self._clock() if frames else entry.ready_at  # a prefill keeps its place in the queue
+            if frames or work.work is not Work.PREFILL:  # that keeps its place in the queue
+                entry.ready_at = self._clock()
             self._ready[entry] = None
         return partial(self._count, entry, work, outcome, timing, frames)
+
+    def _note_held(self, entry: Entry, work: Pass, frames: Sequence[EdgeFrame]) -> None:
+        entry.held = None
+        for frame in frames:
+            if isinstance(frame, NeedHidden):
+                entry.held = work
+                self._metrics.meaning.waits_for_states(len(frame.hashes))
+        self._deadlines.note(entry)
 
     def _count(self, entry: Entry, work: Pass, outcome: Outcome, timing: Timing, frames: Sequence[EdgeFrame]) -> None:
         self._metrics.passed(work, timing, frames, near_ties=outcome.near_ties)
@@ -367,6 +421,44 @@ class Stepping:
             if entry.suspect:
                 self._give_up(entry, "the engine did not survive this session's passes")
             entry.suspect = True
+
+    # ---- audits ----
+
+    def _audit(self) -> None:
+        """Let audits have the engine while nobody has work for it, and nobody is about to."""
+        audits, cost = self._sessions.audits, self.cost
+        if not len(audits):
+            return
+        now_s = self._clock()
+        dues = [due for entry in self._sessions if (due := entry.answers.due) is not None and due > now_s]
+        free_until_s = min([self._wakes_s, *dues])
+        if cost is not None and now_s + cost.seconds(2 * AT_ONCE) > free_until_s:
+            self._wake_at(free_until_s)
+            return
+        items = audits.items()
+        if not items:
+            return
+        self._number += 1
+        assert self._engine is not None
+        self._busy = True  # what it costs is no load: whoever comes has it next
+        try:
+            self._engine.submit(Step(self._number, items, self._sessions.pool.take_fills()), self._audited)
+        except Exception as error:
+            self._audited(error)
+
+    def _audited(self, done: StepDone | Drafted | Exception) -> None:
+        self._busy = False
+        if isinstance(done, StepDone):
+            self._sessions.audits.stepped(done.outcomes)
+            self._line.add(done.positions, done.pass_s)
+        else:
+            log.error("a step of audits was lost: %s", type(done).__name__)
+            self._sessions.audits.lost()
+            if isinstance(done, EngineDied):
+                self.stop()
+        self._go()
+        if isinstance(done, StepDone):
+            self._metrics.stepped(done, self.cost)
 
     # ---- the edge's own drafter ----
 

@@ -2,15 +2,16 @@
 
 The rule in use is *exact*: the walk follows the target's own choice at every node, so the text is the target's at any
 temperature and for any drafter (SpecExec's rule, Svirschevski et al. 2024, arXiv 2406.02532, with the shared noise of
-Daliri, Musco, Suresh 2024, arXiv 2408.07978, once the sampler has noise). ``ACCEPTANCE_RULES`` holds
-it beside the published rules that judge a chain by both models' distributions, as pure functions: all chance is an
+Daliri, Musco, Suresh 2024, arXiv 2408.07978, once the sampler has noise). A semantic session asks for more: there a
+drafted token that is as good may stand (``meaning_walk``, DESIGN §6). ``ACCEPTANCE_RULES`` holds the exact rule beside
+the published ones that judge a chain by both models' distributions, as pure functions: all chance is an
 argument.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,23 +63,42 @@ def exact_walk(
     *run-ahead* where nothing was drafted) or with the first that ends the text; what was accepted after an ending is
     not committed (DESIGN §4, rule 8).
     """
+    return meaning_walk(tokens, children, choices, length, ending, lambda node: False)
+
+
+def meaning_walk(
+    tokens: Sequence[int],
+    children: Mapping[int, Sequence[int]],
+    choices: Mapping[int, int],
+    length: int,
+    ending: Ending,
+    harmless: Callable[[int], bool],
+) -> Walk:
+    """Follow the target's choices as ``exact_walk`` does, and where no child is one, the first *harmless* child.
+
+    ``harmless`` is asked of a node only where none of its siblings is the target's choice, in their order. A child that
+    it lets stand is *accepted by meaning*, and the walk goes on below it: later rows were computed with it in context
+    (WISV, arXiv 2604.17701).
+    """
     ids: list[int] = []
     origins: list[Origin] = []
     path: list[int] = []
     node = ROOT
     while True:
-        choice = choices[node]
+        token, origin = choices[node], Origin.ACCEPTED
         offered = children.get(node, ())
-        child = next((index for index in offered if tokens[index] == choice), None)
-        ids.append(choice)
+        child = next((index for index in offered if tokens[index] == token), None)
+        if child is None and (child := next(filter(harmless, offered), None)) is not None:
+            token, origin = tokens[child], Origin.MEANING
         if child is not None:
-            origins.append(Origin.ACCEPTED)
             path.append(child)
         elif offered:
-            origins.append(Origin.RECOVERED)
+            origin = Origin.RECOVERED
         else:
-            origins.append(Origin.BONUS if path else Origin.RUN_AHEAD)
-        stop = ending.reached(length + len(ids), choice)
+            origin = Origin.BONUS if path else Origin.RUN_AHEAD
+        ids.append(token)
+        origins.append(origin)
+        stop = ending.reached(length + len(ids), token)
         if child is None or stop is not None:
             return Walk(tuple(ids), tuple(origins), tuple(path), stop)
         node = child

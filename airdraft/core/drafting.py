@@ -10,6 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from airdraft.core.acceptance_chain import SparseQ
+
 
 class Drafter(Protocol):
     """Two verbs, called from one thread at a time; one that knows how sure it is says so (``confidences_of``)."""
@@ -36,6 +41,31 @@ def confidences_of(drafter: Drafter) -> Sequence[float] | None:
     next asked behind both. Read it on the drafter's own thread.
     """
     told: Sequence[float] | None = getattr(drafter, "confidences", None)
+    return told
+
+
+def states_of(drafter: Drafter) -> Sequence[NDArray[np.float32]] | None:
+    """Return a drafter's states of the tokens of the proposal at work, or of the last one; None: it has none.
+
+    Those are its ``states``: of each token what its LM head read when it wrote it, [state_width]. Read them as
+    ``confidences_of``.
+    """
+    told: Sequence[NDArray[np.float32]] | None = getattr(drafter, "states", None)
+    return told
+
+
+def state_width_of(drafter: Drafter) -> int:
+    """Return how many numbers a drafter's states have; 0: it has none."""
+    width: int = getattr(drafter, "state_width", 0)
+    return width
+
+
+def q_of(drafter: Drafter) -> Sequence[SparseQ]:
+    """Return what a drafter chose each token of the proposal from, likewise; empty: it does not say.
+
+    One that can has ``q`` and says it once its ``tells_q`` is set.
+    """
+    told: Sequence[SparseQ] = getattr(drafter, "q", ())
     return told
 
 

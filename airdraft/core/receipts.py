@@ -2,7 +2,9 @@
 
 A receipt is 24 bytes, opaque to the device: 4 that name the key, the epoch of the commit as 4, and the first 16 of an
 HMAC-SHA256 over tenant, session, the identity's h(0), epoch, prompt length, sampling and BLAKE2b-256 of all ids (RFC
-2104 allows half of a digest). Edges that share a key accept one another's; to any other the text is a new prompt.
+2104 allows half of a digest). That of a semantic session, or of one that was semantic before, is 28: before the HMAC,
+and under it, stands as a float32 what meaning has spent so far, so that the next edge goes on with it. Edges that share
+a key accept one another's; to any other the text is a new prompt.
 """
 
 from __future__ import annotations
@@ -11,14 +13,18 @@ import hmac
 from hashlib import blake2b, sha256
 from struct import Struct
 
+import numpy as np
+
 from airdraft.core.paths import root_hash
 from airdraft.core.types import Open, Sampling
 
 KEY_BYTES = 32
 RECEIPT_BYTES = 24
+SPENT_RECEIPT_BYTES = 28
 _KEY_NAME_BYTES = 4
 _MAC_BYTES = 16
 _EPOCH = Struct("<I")
+_SPENT = Struct("<f")
 _LENGTH = Struct("<I")
 _SAMPLING = Struct("<dQIddddd")
 
@@ -36,13 +42,17 @@ class ReceiptKey:
         self._secret, self._tenant = secret, tenant.encode()
         self.name = blake2b(secret, digest_size=_KEY_NAME_BYTES, person=b"receipt key").digest()
 
-    def sign(self, opened: Open, epoch: int, ids_digest: bytes) -> bytes:
-        """Return the receipt of a commit: of the session that ``opened`` began, at ``epoch``, with all ids so far."""
-        return self.name + _EPOCH.pack(epoch) + self._mac(opened, epoch, ids_digest)
+    def sign(self, opened: Open, epoch: int, ids_digest: bytes, spent: float | None = None) -> bytes:
+        """Return the receipt of a commit: of the session that ``opened`` began, at ``epoch``, with all ids so far.
+
+        ``spent`` is what meaning has spent of it; it is rounded up. None: the session is exact, and always was.
+        """
+        told = b"" if spent is None else _SPENT.pack(_rounded_up(spent))
+        return self.name + _EPOCH.pack(epoch) + told + self._mac(opened, epoch, ids_digest, told)
 
     def knows(self, receipt: bytes) -> bool:
         """Say whether a receipt claims to be by this key; any other is as good as none."""
-        return len(receipt) == RECEIPT_BYTES and receipt.startswith(self.name)
+        return len(receipt) in (RECEIPT_BYTES, SPENT_RECEIPT_BYTES) and receipt.startswith(self.name)
 
     def accepts(self, opened: Open) -> bool:
         """Say whether the receipt in ``opened`` is this key's, of an earlier epoch, for what ``opened`` presents."""
@@ -50,10 +60,17 @@ class ReceiptKey:
         if not self.knows(receipt):
             return False
         (epoch,) = _EPOCH.unpack_from(receipt, _KEY_NAME_BYTES)
-        mac = receipt[_KEY_NAME_BYTES + _EPOCH.size :]
-        return epoch < opened.epoch and hmac.compare_digest(mac, self._mac(opened, epoch, opened.digest))
+        told, mac = receipt[_KEY_NAME_BYTES + _EPOCH.size : -_MAC_BYTES], receipt[-_MAC_BYTES:]
+        return epoch < opened.epoch and hmac.compare_digest(mac, self._mac(opened, epoch, opened.digest, told))
 
-    def _mac(self, opened: Open, epoch: int, ids_digest: bytes) -> bytes:
+    def spent(self, opened: Open) -> float:
+        """Return what meaning has spent by the receipt in ``opened``; 0.0 where it is not accepted or of exact text."""
+        if len(opened.receipt) != SPENT_RECEIPT_BYTES or not self.accepts(opened):
+            return 0.0
+        (spent,) = _SPENT.unpack_from(opened.receipt, _KEY_NAME_BYTES + _EPOCH.size)
+        return min(1.0, float(spent))
+
+    def _mac(self, opened: Open, epoch: int, ids_digest: bytes, told: bytes) -> bytes:
         parts = (
             self._tenant,
             opened.session_id,
@@ -62,12 +79,19 @@ class ReceiptKey:
             _LENGTH.pack(opened.prompt_length),
             _packed(opened.sampling),
             ids_digest,
+            *((told,) if told else ()),
         )
         mac = hmac.new(self._secret, digestmod=sha256)
         for part in parts:
             mac.update(_LENGTH.pack(len(part)))  # so that no part can pass for the end of another
             mac.update(part)
         return mac.digest()[:_MAC_BYTES]
+
+
+def _rounded_up(spent: float) -> float:
+    """Return the least float32 that is not below ``spent``: going from edge to edge it must not shrink."""
+    (rounded,) = _SPENT.unpack(_SPENT.pack(spent))
+    return float(rounded) if rounded >= spent else float(np.nextafter(np.float32(rounded), np.float32(np.inf)))
 
 
 def _packed(sampling: Sampling) -> bytes:

@@ -20,6 +20,9 @@ SAMPLER_VERSION = "gumbel-splitmix64-1"
 MAX_FRAME_NODES = 512
 """Draft nodes in one frame, and positions of which the edge keeps path hashes (DESIGN §4, rules 4 and 5)."""
 
+MAX_FRAME_BYTES = 64 * 1024
+"""Largest frame on a stream, either way, a ``Commit`` that brings a row of the target's aside."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -84,6 +87,58 @@ class Plan:
     split: bool = False  # probabilities go up with the drafts, and what replaces a miss is drawn here, from a row
     waits: bool = False  # the edge is asked not to go ahead of these drafts
     own_draft: bool = True  # the edge's own drafter may write for this session
+    provisional_s: float = (
+        0.0  # semantic: the edge holds its own tokens back so long for a draft of them; 0: not at all
+    )
+
+
+class HiddenProtocol(IntEnum):
+    """Which of the drafter's states a semantic session sends up (DESIGN §6)."""
+
+    TARGET_ONLY = 1  # none: the target's own state tells
+    FULL_HIDDEN = 2  # of every drafted token, with the draft (WISV, arXiv 2604.17701)
+    MISMATCH_FIRST = 3  # of those that the target would not have chosen, when the edge asks (WISV's selective upload)
+    MARGIN_FIRST = 4  # of those that the drafter itself was not sure of, with the draft
+
+
+class StateKind(IntEnum):
+    """How a state row goes up: a float32 scale, then a byte a number."""
+
+    INT8 = 1
+    FP8 = 2  # e4m3
+
+
+@dataclass(frozen=True, slots=True)
+class Semantic:
+    """What a device asks for that lets drafted tokens stand that are as good as the target's own (DESIGN §6)."""
+
+    max_loss: float  # cap: share of answers that may become worse for it, above 0
+    rule: str = "head"  # a name of ``airdraft.core.meaning.RULES``
+    protocol: HiddenProtocol = HiddenProtocol.TARGET_ONLY
+    drafter_digest: bytes = b""  # 32 bytes, of the drafter's weights; empty where it has none
+    state_width: int = 0  # numbers of one of its states; 0: it tells none
+    state_kind: StateKind = StateKind.INT8
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What an edge grants of that; ``max_loss`` 0 is ``exact``."""
+
+    max_loss: float = 0.0
+    rule: str = ""
+    protocol: HiddenProtocol = HiddenProtocol.TARGET_ONLY
+    reason: str = ""  # one line: why less than was asked
+
+
+EXACT = Granted()
+
+
+@dataclass(frozen=True, slots=True)
+class StateRows:
+    """States of drafted tokens as they go up: rows of one width and kind, which both ends know from the attach."""
+
+    at: tuple[int, ...]  # whose: index in the frame's ``ids``, or in ``Hidden.hashes``
+    data: bytes  # the rows one after the other
 
 
 class Origin(IntEnum):
@@ -94,6 +149,7 @@ class Origin(IntEnum):
     BONUS = 3
     RUN_AHEAD = 4
     EDGE_DRAFT = 5  # drafted by the edge's own drafter, and accepted
+    MEANING = 6  # drafted, not the target's own choice, and accepted by meaning
 
 
 class StopReason(IntEnum):
@@ -156,6 +212,7 @@ class Open:
     receipt: bytes = b""  # of the last commit; empty where none was given
     protocol_version: int = PROTOCOL_VERSION
     rows: bool = False  # commits are to bring the target's row where a draft was missed
+    semantic: Semantic | None = None  # None is ``exact``
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +238,7 @@ class Draft:
     idle: bool = False  # nothing of the device is on its way until its next frame with ids
     q: tuple[SparseQ, ...] | None = None  # what each id was sampled from; the exact rule never reads it
     probabilities: tuple[float, ...] | None = None  # the drafter's own of each id; nor does it read these
+    states: StateRows | None = None  # of these ids; only where ``Granted.protocol`` sends them with the draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +256,22 @@ class Report:
     epoch: int
     waits: bool = False  # do not go ahead of the device's drafts
     own_draft: bool = True  # the edge's own drafter may write
+    provisional_s: float = 0.0  # semantic: hold tokens of yours back so long for a draft of them; 0: commit at once
+    miss_s: float | None = None  # what a miss costs this session by its plan; it only makes acceptance stricter
+    round_trip_s: float | None = None  # of the channel, for a head that was trained with it
+    up_bytes_s: float | None = None  # likewise
 
 
-DeviceFrame = Open | Prefix | Draft | Finish | Report | Ping
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """States that ``NeedHidden`` asked for; a node that the device no longer has is left out."""
+
+    epoch: int
+    hashes: tuple[bytes, ...]  # path hash of each node, 8 bytes
+    data: bytes  # their rows, in this order
+
+
+DeviceFrame = Open | Prefix | Draft | Finish | Report | Ping | Hidden
 
 # ---- from the edge ----
 
@@ -222,11 +293,20 @@ class Opened:
     committed_length: int
     limits: Limits
     quote: Quote | None = None
+    granted: Granted = EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class NeedHidden:
+    """The edge judges these nodes and lacks the drafter's states of them; it waits for them, but not for long."""
+
+    epoch: int
+    hashes: tuple[bytes, ...]  # 8 bytes each
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Tokens that are the target's own, for good."""
+    """Tokens that stand for good: the target's own, or in a semantic session as good."""
 
     epoch: int
     base: int
@@ -240,6 +320,7 @@ class Commit:
     receipt: bytes = b""  # the edge's word for all ids up to ``length``; opaque to the device
     row: TargetRow | None = None  # that the last id, a recovered one, was drawn from; where ``Open.rows`` asked for it
     quote: Quote | None = None  # where it has changed since it was last told on this stream
+    spent: float = 0.0  # semantic: chance, as the edge estimates it, that meaning has made the answer worse so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +354,7 @@ class Drain:
     edges: tuple[str, ...] = ()  # addresses, HOST:PORT, of edges to go to instead
 
 
-EdgeFrame = Opened | Commit | NeedPrefix | Refused | Ping | Drain
+EdgeFrame = Opened | Commit | NeedPrefix | Refused | Ping | Drain | NeedHidden
 
 # ---- work for models ----
 
@@ -318,6 +399,7 @@ class Pass:
     own: int = 0  # how many of the draft nodes, the last ones, only the edge's own drafter wrote
     work: Work = Work.VERIFY
     row: bool = False  # the target's row is wanted too, where the walk along its choices leaves the draft
+    judged: bool = False  # evidence is wanted of every draft node that is not the target's choice after its parent
 
     def row_paths(self) -> list[Sequence[int]]:
         """Return, for each wanted row, the ids up to and with it: the path of the token that is chosen there."""
@@ -346,9 +428,30 @@ class DraftWork:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the target tells of one drafted token that it would not have chosen (DESIGN §6).
+
+    ``p`` is the target's distribution after the node's parent, ``r`` the one after the node: softmax of the float32
+    logits below the tokenizer's size, without the session's sampling settings.
+    """
+
+    node: int  # index among the pass's draft nodes
+    drafted_log_p: float  # log p(drafted)
+    choice_log_p: float  # log p(the target's choice)
+    entropy: float  # of p, in nats
+    max_log_p: float  # log of p's greatest
+    after_entropy: float  # of r
+    after_max_log_p: float
+    kl: float | None = None  # KL(p || q) in nats, where the drafter told q
+    partial: tuple[float, ...] = ()  # the head's target part: what its first layer makes of the target's features
+    reflected: float | None = None  # log ratio of drafted to choice, where the target was asked to look at it again
+
+
+@dataclass(frozen=True, slots=True)
 class PassResult:
     """The target's own choice of next token after each wanted row, in the order of ``Span.wanted``."""
 
     choices: tuple[int, ...]
     timing: Timing = Timing()
     row: TargetRow | None = None  # where ``Pass.row`` asked for it, and the walk along the choices leaves the draft
+    evidence: tuple[Evidence, ...] = ()  # where ``Pass.judged`` asked for it, by node

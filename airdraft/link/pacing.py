@@ -16,7 +16,10 @@ from hashlib import blake2b
 from struct import pack
 from typing import Generic, Protocol, TypeVar
 
-from airdraft.core.drafting import Drafter, confidences_of
+import numpy as np
+from numpy.typing import NDArray
+
+from airdraft.core.drafting import Drafter, confidences_of, states_of
 from airdraft.core.types import Span
 
 YIELD_S = 0.002
@@ -139,11 +142,17 @@ class PacedDrafter:
     draft_s: float
     pacer: Pacer
     _sure: list[float] = field(default_factory=list, init=False, compare=False)
+    _states: list[NDArray[np.float32]] = field(default_factory=list, init=False, compare=False)
 
     @property
     def confidences(self) -> Sequence[float] | None:
         """Return the drafter's, of the tokens that are there; None: it never says."""
         return None if confidences_of(self.drafter) is None else self._sure
+
+    @property
+    def states(self) -> Sequence[NDArray[np.float32]] | None:
+        """Return the drafter's, of the tokens that are there; None: it has none."""
+        return None if states_of(self.drafter) is None else self._states
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens after ``path``; a void draft ends at once, without the token under way.
@@ -152,12 +161,14 @@ class PacedDrafter:
         """
         began_s, written = self.pacer.clock(), list(path)
         self._sure.clear()
+        self._states.clear()
         for number in range(1, count + 1):
             token = [] if cancelled() else self.drafter.propose(written, 1, cancelled)
             if not token or not self.pacer.until(began_s + number * self.draft_s, cancelled):
                 break
             written += token
             self._sure.extend(confidences_of(self.drafter) or ())
+            self._states.extend(states_of(self.drafter) or ())
         return written[len(path) :]
 
     def learn(self, ids: Sequence[int]) -> None:

@@ -46,6 +46,11 @@ class Steering(Protocol):
         """A ping was answered; None: too late to tell anything."""
         ...
 
+    @property
+    def channel(self) -> tuple[float | None, float | None, float | None]:
+        """Return what a semantic session tells its edge: what a miss costs, the round trip, bytes a second up."""
+        ...
+
     def received(self, frame: EdgeFrame, tally: Tally, at_s: float) -> Plan | None:
         """Take a frame that the session has taken; return how to draft from now on, None: as before."""
         ...

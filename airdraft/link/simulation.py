@@ -38,8 +38,10 @@ from airdraft.core.types import (
     Quote,
     Report,
     Sampling,
+    Semantic,
     Timing,
 )
+from airdraft.link import sim_meaning
 from airdraft.link.shaping import Air, Shape, Stream
 from airdraft.link.sim_costs import FRAMING_BYTES, IDEAL, Costs, Overheads, message_bytes
 from airdraft.link.sim_engine import Engine, Gather, GatheringEngine
@@ -68,6 +70,7 @@ class Conduct:
     bonus: bool = True  # the edge commits its own token after a draft that was right
     steering: Steering | None = None  # decides in place of ``plan``, from what the device sees
     terms: Callable[[World, MatchRun], Terms] | None = None  # the edge's quotes and own drafts; else none and fixed
+    semantic: Semantic | None = None  # what the device asks for; None is exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Generation:
             limits=conduct.limits,
             plan=conduct.plan,
             overtaking=overtaking,
+            semantic=conduct.semantic,
         )
         self._steering = conduct.steering
         if self._steering is not None:
@@ -145,6 +149,7 @@ class Generation:
         self._arrived_s = 0.0  # when the edge heard last of the device
         self._queue_s = 0.0  # of the pass at work
         self._own_s = 0.0  # what the edge's drafter took, until the pass that verifies it
+        self._alarm_s: float | None = None  # when the edge is to see to the session again
         self._edge: EdgeSession | None = None
         self.run_ahead = RunAhead(lambda: world.agenda.now, world.company) if conduct.run_ahead else None
         self._rows = TextRows(run)
@@ -230,7 +235,10 @@ class Generation:
 
     def _finished(self) -> None:
         tally, outcome, self.over = self._device.tally, self.outcome, True
-        assert tuple(self._device.ids) == self.run.text, "the text is the target's own under any schedule"
+        if self._conduct.semantic is None:
+            assert tuple(self._device.ids) == self.run.text, "the text is the target's own under any schedule"
+        assert len(self._device.ids) == len(self.run.text)
+        assert self.run.stands(self._device.ids), "each token is the target's own or another wording that is as good"
         outcome.drafted += tally.drafted
         outcome.accepted = tally.accepted + tally.by_origin[Origin.EDGE_DRAFT]
 
@@ -238,9 +246,16 @@ class Generation:
 
     def _edge_takes(self, frame: DeviceFrame) -> None:
         if isinstance(frame, Open):
-            own = self._conduct.own_draft_tokens
+            granted, judge = sim_meaning.granted(frame)
             self._edge = EdgeSession(
-                frame, self._conduct.limits, own_draft_tokens=own, run_ahead=self.run_ahead, bonus=self._conduct.bonus
+                frame,
+                self._conduct.limits,
+                own_draft_tokens=self._conduct.own_draft_tokens,
+                run_ahead=self.run_ahead,
+                bonus=self._conduct.bonus,
+                granted=granted,
+                judge=judge,
+                clock=lambda: self._agenda.now,
             )
             if self._terms is not None:
                 self._terms.begins(self._edge)
@@ -250,6 +265,7 @@ class Generation:
         else:
             assert self._edge is not None
             self._edge_says(self._edge.received(frame))
+            self._wakes()
         self._arrived_s = self._agenda.now
         self._world.engine.ready(self)
 
@@ -274,6 +290,8 @@ class Generation:
         plan = self._steering.received(frame, self._device.tally, self._agenda.now)
         if plan is not None:
             self._device_does(self._device.replan(plan))
+        if self._conduct.semantic is not None:
+            self._device_does(self._device.channel(*self._steering.channel))
         if self._steering.wants_ping:
             self._steering.pings()
             self._ping()
@@ -300,8 +318,18 @@ class Generation:
         return work
 
     def _wakes(self) -> None:
-        if self._edge is not None and self._edge.wakes_s is not None:
-            self._agenda.at(self._edge.wakes_s, partial(self._world.engine.ready, self))
+        if self._edge is None or self._edge.wakes_s is None or self._edge.wakes_s == self._alarm_s:
+            return
+        self._alarm_s = self._edge.wakes_s
+        self._agenda.at(self._alarm_s, partial(self._woken, self._alarm_s))
+
+    def _woken(self, alarm_s: float) -> None:
+        """See to a deadline, or to the end of a wait."""
+        assert self._edge is not None
+        if self._alarm_s == alarm_s:
+            self._alarm_s = None
+        self._edge_says(self._edge.due())
+        self._world.engine.ready(self)
 
     def passed(self, work: Pass, step_s: float, share_s: float) -> None:
         """Commit what a pass decided."""
@@ -309,7 +337,9 @@ class Generation:
         self.outcome.passes += 1
         self.outcome.pass_s += share_s
         timing, self._own_s = Timing(self._queue_s, step_s + self._own_s), 0.0
-        frames = self._edge.finished_pass(work, PassResult(self._rows.extend(work.span), timing))
+        choices = self._rows.extend(work.span)
+        evidence = self._rows.evidence(work.span, work.nodes, choices) if work.judged else ()
+        frames = self._edge.finished_pass(work, PassResult(choices, timing, evidence=evidence))
         if self._terms is not None:
             self._terms.passed(work, frames)
             if (quote := self._quote(opened=False)) is not None:

@@ -10,6 +10,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from airdraft.core.errors import Draining, EdgeFault, EdgeUnreachable, SpecError, error_of
 from airdraft.core.session import Committed, DeviceSession, Journalled, Liveness, Lost, Output, Overtaking, Reattachment
 from airdraft.core.types import (
@@ -31,6 +34,10 @@ DIAL_S = 5.0
 
 LEAVE_S = 1.0
 """How long a device waits for one more commit of an edge that is going away."""
+
+
+State = Callable[[Sequence[int]], NDArray[np.float32]]
+"""The drafter's state, [d], of the token at the end of a path."""
 
 
 class Network(Protocol):
@@ -84,7 +91,9 @@ class DeviceProcess(Process):
         witness: DeviceWitness,
         chance: random.Random,
         offset_s: float = 0.0,
+        state: State | None = None,
     ) -> None:
+        """``state`` gives the drafter's states, where the wish offers them."""
         super().__init__(agenda, name, offset_s)
         self.wish, self.journal = wish, journal
         self.session = DeviceSession(
@@ -98,7 +107,9 @@ class DeviceProcess(Process):
             plan=wish.plan,
             journalled=Journalled(journal.epoch, tuple(journal.ids), journal.receipt, journal.stop),
             overtaking=Overtaking(lambda: self.now, self._round_trip_s) if wish.rests else None,
+            semantic=wish.semantic,
         )
+        self._state = state if wish.semantic is not None and wish.semantic.state_width else None
         self.over = journal.stop is not None  # all of the text was shown
         self.gave_up: SpecError | None = None  # why the program ended without it
         self.stream: Stream | None = None
@@ -299,9 +310,14 @@ class DeviceProcess(Process):
 
         def done() -> None:
             self._drafting = False
-            self._do(self.session.drafted(work, tokens))
+            self._do(self.session.drafted(work, tokens, states=self._states(work.path, tokens)))
 
         self.after(0.001 * max(1, len(tokens)), done)
+
+    def _states(self, path: Sequence[int], tokens: Sequence[int]) -> NDArray[np.float32] | None:
+        if self._state is None or not tokens:
+            return None
+        return np.stack([self._state((*path, *tokens[: index + 1])) for index in range(len(tokens))])
 
     def replans(self, plan: Plan) -> None:
         """Draft by another plan from now on."""

@@ -22,6 +22,7 @@ from airdraft.core.types import (
     DraftWork,
     Drain,
     EdgeFrame,
+    Evidence,
     Finish,
     Limits,
     Open,
@@ -45,6 +46,9 @@ RETRY_S = 0.2
 
 Row = Callable[[Sequence[int], Sampling, Sequence[int]], TargetRow]
 """The target's logits where a ``Choice`` is made of them."""
+
+Evidenced = Callable[[int, Sequence[int]], Evidence]
+"""What the target tells of the drafted token, a node of the pass, at the end of a row's path."""
 
 Clock = Callable[[], float]
 Core = Callable[[Open, Limits, ReceiptKey | None, Clock], EdgeSession]
@@ -106,6 +110,7 @@ class EdgeProcess(Process):
         core: Core = waiting_core,
         draft: NextDraft = lambda path: None,
         row: Row | None = None,
+        evidence: Evidenced | None = None,
     ) -> None:
         super().__init__(agenda, name, offset_s)
         self.limits, self.receipts = limits, receipts
@@ -113,7 +118,7 @@ class EdgeProcess(Process):
         self.draining = False
         self.lies: Callable[[], bool] = lambda: False  # asked before each commit leaves
         self._choose, self._witness, self._pass_s = choose, witness, pass_s
-        self._core, self._draft, self._row = core, draft, row
+        self._core, self._draft, self._row, self._evidence = core, draft, row, evidence
         self._entries: dict[Stream, Entry] = {}
         self._lives: dict[Stream, Liveness] = {}
         self._over: set[Stream] = set()
@@ -176,7 +181,7 @@ class EdgeProcess(Process):
         frames = entry.session.received(frame)
         self._witness.edge_took(self, stream, entry, frame)
         self._send(entry, frames)
-        if entry.refuse and isinstance(frame, Draft) and frame.ids and not entry.session._waiting:
+        if entry.refuse and isinstance(frame, Draft) and frame.ids and not entry.session._drafts.waiting:
             self._refuse_frame(entry, frame)
         if entry.session.finished:
             self._forget(entry)
@@ -222,11 +227,12 @@ class EdgeProcess(Process):
     # ---- passes ----
 
     def _run(self, entry: Entry) -> None:
+        self._send(entry, entry.session.due())
         wish = entry.session.own_draft()
         if wish is not None:
             self.after(self._pass_s() / 4, lambda: self._drafted(entry, wish))
         work = entry.session.next_pass()
-        self._wake(entry, None if work is not None else entry.session.wakes_s)
+        self._wake(entry, entry.session.wakes_s)
         if work is None:
             self._witness.edge_rests(self, entry)
             return
@@ -236,7 +242,8 @@ class EdgeProcess(Process):
             self._choose(row, work.sampling, path) for row, path in zip(rows, work.row_paths(), strict=True)
         )
         pass_s = self._pass_s()
-        result = PassResult(choices, Timing(pass_s=pass_s), self._wanted_row(entry, work, rows, choices))
+        row, evidence = self._wanted_row(entry, work, rows, choices), self._wanted_evidence(work, rows, choices)
+        result = PassResult(choices, Timing(pass_s=pass_s), row, evidence)
         self.after(pass_s, lambda: self._ran(entry, work, result))
 
     def _wanted_row(
@@ -248,6 +255,21 @@ class EdgeProcess(Process):
         path = walked(work, choices, entry.session._text.ending).path
         last = path[-1] + 1 if path else 0
         return self._row(rows[last], work.sampling, work.row_paths()[last])
+
+    def _wanted_evidence(
+        self, work: Pass, rows: Sequence[Sequence[int]], choices: Sequence[int]
+    ) -> tuple[Evidence, ...]:
+        """Return what is told of the draft nodes that are not the choice after their parent, by the cache's rows."""
+        if self._evidence is None or not work.judged:
+            return ()
+        span, first = work.span, len(work.span.tokens) - work.nodes
+        of_row = {index: (row, choice) for index, row, choice in zip(span.wanted, rows, choices, strict=True)}
+        told: list[Evidence] = []
+        for node in range(work.nodes):
+            parent = first + node - 1 if span.parents is None else span.parents[first + node]
+            if span.tokens[first + node] != of_row[parent][1]:
+                told.append(self._evidence(node, of_row[first + node][0]))
+        return tuple(told)
 
     def _wake(self, entry: Entry, until_s: float | None) -> None:
         """Ask a session that sits the step out again at that time, unless it is asked before; one timer is enough."""
@@ -291,7 +313,7 @@ class EdgeProcess(Process):
     def _refuse_frame(self, entry: Entry, draft: Draft) -> None:
         """Refuse a draft and go on; the core has no verb for it yet (DESIGN §4, rule 5)."""
         entry.refuse = False
-        entry.session._tree.kill(draft.seq)
+        entry.session._drafts.tree.kill(draft.seq)
         message = "no room for this frame"
         self._send(entry, [Refused(draft.epoch, RefusalCode.RETRY_LATER, message, seq=draft.seq, ends_stream=False)])
 

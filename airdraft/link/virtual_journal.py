@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from airdraft.core.session import Committed
-from airdraft.core.types import Identity, Plan, Sampling, StopReason
+from airdraft.core.types import Identity, Plan, Sampling, Semantic, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Wish:
     edges: tuple[str, ...]
     give_up_s: float
     rests: bool = False  # the device drafts nothing behind an edge that it is not likely to overtake
+    semantic: Semantic | None = None  # what it asks for; None is exact
 
 
 Record = int | Committed  # an epoch about to be used, or a commit

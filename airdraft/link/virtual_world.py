@@ -16,8 +16,8 @@ from typing import Literal, Protocol
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.rows import TargetRow
 from airdraft.core.types import DeviceFrame, EdgeFrame, Limits, Open, Sampling
-from airdraft.link.virtual_device import DeviceProcess, DeviceWitness
-from airdraft.link.virtual_edge import Core, EdgeProcess, EdgeWitness, Entry, waiting_core
+from airdraft.link.virtual_device import DeviceProcess, DeviceWitness, State
+from airdraft.link.virtual_edge import Core, EdgeProcess, EdgeWitness, Entry, Evidenced, waiting_core
 from airdraft.link.virtual_journal import Journal, Wish
 from airdraft.link.virtual_stream import End, Link, Pipe, Process, Stream
 from airdraft.link.virtual_time import Agenda, Delay, NextDraft
@@ -76,6 +76,8 @@ class World:
     own_draft: NextDraft | None = None  # of an edge's own drafter; None: the device's
     ways: Ways | None = None  # None: a frame takes up to the scene's ``delay_s``
     row: Callable[[str, Sequence[int], Sampling, Sequence[int]], TargetRow] | None = None  # what ``choose`` reads
+    evidence: Evidenced | None = None  # of drafted tokens that may stand by meaning
+    state: State | None = None  # of the drafter, where the wish offers states
     agenda: Agenda = field(default_factory=Agenda)
     edges: dict[str, EdgeProcess] = field(default_factory=dict)
     devices: list[DeviceProcess] = field(default_factory=list)  # dead ones too; the last one is the user's newest
@@ -125,6 +127,7 @@ class World:
             self.witness,
             random.Random(self.chance.getrandbits(32)),
             self._offset_s(),
+            self.state,
         )
         self.devices.append(device)
         device.start()
@@ -145,6 +148,7 @@ class World:
             draft=self.own_draft or self.draft,
             row=partial(self.row, name) if self.row is not None else None,
             offset_s=self._offset_s(),
+            evidence=self.evidence,
         )
 
     # ---- the network ----

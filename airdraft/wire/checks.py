@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.paths import HASH_BYTES
 from airdraft.core.rows import FULL_BYTES, HALF_BYTES, TargetRow
+from airdraft.core.types import MAX_FRAME_BYTES
 
-MAX_MESSAGE_BYTES = 64 * 1024
-"""Largest message on a stream, either way, a ``Commit`` that brings a row of the target's aside."""
+MAX_MESSAGE_BYTES = MAX_FRAME_BYTES
 
 MAX_POSITION = 1 << 30
 """No length is greater: sums of two stay far from the width of the wire's integers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -70,7 +71,7 @@ class EdgeStream:
             await self._call.write(message)
         except grpc.aio.AioRpcError as error:
             raise unreachable(self.address, error) from error
-        except grpc.aio.UsageError as error:  # the edge ended the call; reading tells why
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:  # the call has ended; reading tells why
             raise EdgeUnreachable(f"edge {self.address}: the stream is closed") from error
 
     async def half_close(self) -> None:

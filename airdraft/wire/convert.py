@@ -14,7 +14,9 @@ from airdraft.core.types import (
     Drain,
     EdgeFrame,
     Finish,
+    Hidden,
     Limits,
+    NeedHidden,
     NeedPrefix,
     Open,
     Opened,
@@ -35,6 +37,14 @@ from airdraft.wire.convert_edge import (
     opened_to_proto,
     refused_from_proto,
     refused_to_proto,
+)
+from airdraft.wire.convert_semantic import (
+    hidden_from_proto,
+    hidden_to_proto,
+    need_hidden_from_proto,
+    need_hidden_to_proto,
+    report_from_proto,
+    report_to_proto,
 )
 
 __all__ = [
@@ -71,8 +81,9 @@ def device_frame_to_proto(frame: DeviceFrame) -> pb.DeviceFrame:
         case Finish():
             return pb.DeviceFrame(finish=pb.Finish(epoch=frame.epoch, length=frame.length))
         case Report():
-            report = pb.Report(epoch=frame.epoch, waits=frame.waits, no_own_draft=not frame.own_draft)
-            return pb.DeviceFrame(report=report)
+            return pb.DeviceFrame(report=report_to_proto(frame))
+        case Hidden():
+            return pb.DeviceFrame(hidden=hidden_to_proto(frame))
         case Ping():
             return pb.DeviceFrame(ping=_ping_to_proto(frame))
 
@@ -90,8 +101,9 @@ def device_frame_from_proto(message: pb.DeviceFrame, vocabulary: int, limits: Li
         case "finish":
             return Finish(checked_epoch(message.finish.epoch), checked_position(message.finish.length, "length"))
         case "report":
-            report = message.report
-            return Report(checked_epoch(report.epoch), report.waits, not report.no_own_draft)
+            return report_from_proto(message.report)
+        case "hidden":
+            return hidden_from_proto(message.hidden)
         case "ping":
             return _ping_from_proto(message.ping)
         case _:
@@ -116,6 +128,8 @@ def edge_frame_to_proto(frame: EdgeFrame) -> pb.EdgeFrame:
             return pb.EdgeFrame(ping=_ping_to_proto(frame))
         case Drain():
             return pb.EdgeFrame(drain=drain_to_proto(frame))
+        case NeedHidden():
+            return pb.EdgeFrame(need_hidden=need_hidden_to_proto(frame))
 
 
 def edge_frame_from_proto(message: pb.EdgeFrame, vocabulary: int) -> EdgeFrame:
@@ -135,5 +149,7 @@ def edge_frame_from_proto(message: pb.EdgeFrame, vocabulary: int) -> EdgeFrame:
             return _ping_from_proto(message.ping)
         case "drain":
             return drain_from_proto(message.drain)
+        case "need_hidden":
+            return need_hidden_from_proto(message.need_hidden)
         case _:
             raise MalformedFrame("a frame of an unknown kind; update this device", field="frame")

@@ -19,6 +19,7 @@ from airdraft.wire.checks import (
     hash_to_int,
     require,
 )
+from airdraft.wire.convert_semantic import semantic_from_proto, semantic_to_proto, states_from_proto
 
 MAX_STOP_IDS = 64
 MAX_Q_ENTRIES = 256
@@ -38,6 +39,8 @@ def draft_to_proto(draft: Draft) -> pb.Draft:
         idle=draft.idle,
         q=None if draft.q is None else [_q_to_proto(q) for q in draft.q],
         probabilities=draft.probabilities,
+        states_at=None if draft.states is None else draft.states.at,
+        states=b"" if draft.states is None else draft.states.data,
     )
 
 
@@ -67,6 +70,7 @@ def draft_from_proto(message: pb.Draft, vocabulary: int, limits: Limits) -> Draf
         message.idle,
         q,
         probabilities,
+        states_from_proto(message),
     )
 
 
@@ -105,6 +109,7 @@ def open_to_proto(opened: Open) -> pb.Open:
         prefix_start=opened.prefix_start,
         receipt=opened.receipt,
         rows=opened.rows,
+        semantic=semantic_to_proto(opened.semantic),
     )
 
 
@@ -129,6 +134,7 @@ def open_from_proto(message: pb.Open, vocabulary: int) -> Open:
         checked_receipt(message.receipt),
         message.protocol_version,
         message.rows,
+        semantic_from_proto(message),
     )
 
 

@@ -31,6 +31,7 @@ from airdraft.wire.checks import (
     hash_to_int,
     require,
 )
+from airdraft.wire.convert_semantic import granted_from_proto, granted_to_proto
 
 MAX_DRAIN_EDGES = 16
 MAX_ADDRESS_CHARACTERS = 255 + 6  # a host name and a port
@@ -123,6 +124,7 @@ def opened_to_proto(opened: Opened) -> pb.Opened:
         committed_length=opened.committed_length,
         limits=limits_to_proto(opened.limits),
         quote=quote_to_proto(opened.quote),
+        granted=granted_to_proto(opened.granted),
     )
 
 
@@ -134,6 +136,7 @@ def opened_from_proto(message: pb.Opened) -> Opened:
         checked_position(message.committed_length, "committed_length"),
         limits_from_proto(message.limits),
         quote_from_proto(message),
+        granted_from_proto(message),
     )
 
 
@@ -181,6 +184,7 @@ def commit_to_proto(commit: Commit) -> pb.Commit:
         receipt=commit.receipt,
         row=b"" if commit.row is None else commit.row.data,
         quote=quote_to_proto(commit.quote),
+        spent=commit.spent,
     )
 
 
@@ -194,6 +198,7 @@ def commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
     origins = tuple(Origin(origin) for origin in message.origins)
     row = checked_row(message.row, vocabulary)
     require(row is None or origins[-1:] == (Origin.RECOVERED,), "row", "its last id is no recovered one")
+    require(0 <= message.spent <= 1, "spent", "is no chance")
     return Commit(
         checked_epoch(message.epoch),
         base,
@@ -207,6 +212,7 @@ def commit_from_proto(message: pb.Commit, vocabulary: int) -> Commit:
         checked_receipt(message.receipt),
         row,
         quote_from_proto(message),
+        message.spent,
     )
 
 

@@ -10,6 +10,7 @@ from coordinator.policy.acceptance import AcceptanceByPosition
 from coordinator.policy.channel import Loss, Rates, Recent, RoundTrip
 from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
+from coordinator.policy.harmless import HarmlessShare, Misses
 from coordinator.policy.rounds import RoundTime
 
 ID_BYTES = 4
@@ -59,6 +60,7 @@ class Sample:
     drafted: Drafted | None = None
     passed: Passed | None = None
     judged: Judged | None = None
+    misses: Misses | None = None  # of a semantic session
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Estimates:
     draft: DraftStep = field(default_factory=DraftStep)
     passes: PassLine = field(default_factory=PassLine)
     acceptance: AcceptanceByPosition = field(default_factory=AcceptanceByPosition)
+    harmless: HarmlessShare = field(default_factory=HarmlessShare)
 
     def updated(self, sample: Sample) -> Estimates:
         """Return these with a sample. Raises ValueError where a part of it cannot have been."""
@@ -124,6 +127,7 @@ class Estimates:
             self.draft.updated(*sample.drafted, sample.at_s) if sample.drafted else self.draft,
             self.passes.updated(*sample.passed) if sample.passed else self.passes,
             self.acceptance.updated(*sample.judged) if sample.judged else self.acceptance,
+            self.harmless.updated(sample.misses) if sample.misses else self.harmless,
         )
 
     def round_time(self, quoted: PassCost | None = None, quantile: float = 0.5) -> RoundTime | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, chain, repeat
 from operator import mul
@@ -51,13 +51,15 @@ class Setting:
     round_trip_s: float
     draft_s: float  # a token that the device drafts
     target: PassCost  # a pass of the edge
-    chances: Sequence[float]  # that the 1st, 2nd, … token after a miss is right, given all before; the last one goes on
+    chances: Sequence[float]  # that the 1st, 2nd, … token after a miss stands, given all before; the last one goes on
     own_draft_s: float = math.inf  # a token that the edge drafts; infinite: it has no drafter
     up_bytes_s: float = math.inf
     live_nodes: int = 64  # the device's credits, and the most of a pass
     own_chance: float | None = None  # that one more of the edge's own drafts is right; None: as the device's are
     sharers: float = 1.0  # sessions that share a step, this one included
     others: float = 0.0  # positions of a step that are theirs
+    harmless: float = 0.0  # share of the tokens that are not the target's own that stand by meaning, in [0, 1)
+    late_round_trip_s: float = 0.0  # below which 9 of 10 round trips stay; below ``round_trip_s``: as that one
 
     def pass_s(self, positions: int) -> float:
         """Return what a step takes in which this session has so many positions."""
@@ -76,6 +78,14 @@ class Setting:
         """
         return self.own_chance is None or self.own_chance >= ALIKE * self.chances[0]
 
+    def exact(self, place: int) -> float:
+        """Return the chance that the token behind so many is the target's own: what stands by meaning is not.
+
+        Of the 1 - e tokens that are not, a share h stands: c = e + (1 - e) h.
+        """
+        chance = self.chances[min(place, len(self.chances) - 1)]
+        return max(0.0, 1 - (1 - chance) / (1 - self.harmless))
+
     @property
     def turn_s(self) -> float:
         """Return how long who comes anew waits for the step at work, on average."""
@@ -92,7 +102,7 @@ class Expected(NamedTuple):
     widening_s: float = 0.0  # by which others wait longer: its positions in their steps
 
 
-class _Stretch(NamedTuple):
+class Stretch(NamedTuple):
     """Where a stretch ends: [n + 1] the chance that it is longer, and of those that end by then the summed lengths."""
 
     alive: tuple[float, ...]
@@ -100,17 +110,18 @@ class _Stretch(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _stretch(chances: tuple[float, ...]) -> _Stretch:
+def stretch(chances: tuple[float, ...]) -> Stretch:
+    """Return where a stretch of these chances ends; the last one goes on."""
     here = chain(chances, repeat(chances[-1], MOST_TOKENS - len(chances)))
     alive = tuple(accumulate(here, mul, initial=1.0))
     last = next((tokens for tokens, chance in enumerate(alive) if chance < NEGLIGIBLE), MOST_TOKENS)
     # t miss(t) summed up to n is alive(t) summed below n, less n alive(n).
-    return _Stretch(alive[: last + 1], sum(alive[:last]) - last * alive[last])
+    return Stretch(alive[: last + 1], sum(alive[:last]) - last * alive[last])
 
 
 def survival(chances: Sequence[float], tokens: int) -> tuple[float, ...]:
     """Return [tokens + 1]: the chance that the first n tokens after a miss are all right, for n from 0."""
-    alive = _stretch(tuple(chances)).alive[: tokens + 1]
+    alive = stretch(tuple(chances)).alive[: tokens + 1]
     return alive + (0.0,) * (tokens + 1 - len(alive))  # as good as 0
 
 
@@ -119,7 +130,12 @@ def edge_alone(setting: Setting, own_tokens: int = 0) -> Expected:
     if not own_tokens:
         return Expected(setting.pass_s(1), setting.share_s(1), 0.0, 0.0, setting.target.per_position_s)
     own_s = own_tokens * setting.own_draft_s
-    chances = setting.chances if setting.alike or setting.own_chance is None else (setting.own_chance,)
+    if not setting.alike and setting.own_chance is not None:
+        chances: Sequence[float] = (setting.own_chance,)
+    elif setting.harmless:  # what the edge drafts itself stands only where it is the target's own
+        chances = [setting.exact(place) for place in range(len(setting.chances))]
+    else:
+        chances = setting.chances
     return _in_rounds(setting, chances, own_tokens, own_s + setting.pass_s(own_tokens + 1), own_s)
 
 
@@ -148,7 +164,7 @@ def _in_rounds(setting: Setting, chances: Sequence[float], drafts: int, round_s:
 
     own_s  of the edge's own drafter, in each
     """
-    alive, ended = _stretch(tuple(chances))
+    alive, ended = stretch(tuple(chances))
     last, step = len(alive) - 1, drafts + 1
     rounds = sum(alive[:last:step])  # what is left by then ends with its round
     length = ended + alive[last] * -(-last // step) * step
@@ -167,14 +183,44 @@ def pipelined(
     run_ahead   the edge goes ahead of a device whose draft has not come; else it waits
     own_tokens  what the edge's own drafter fills a line up to, the hybrid; it asks for ``run_ahead``
     """
-    step_s = max(setting.draft_s, (FRAME_BYTES / frame_tokens + ID_BYTES) / setting.up_bytes_s, LEAST_STEP_S)
-    most = min(setting.live_nodes, frame_tokens * frames)
+    step_s, most = draft_step_s(setting, frame_tokens), min(setting.live_nodes, frame_tokens * frames)
+    if run_ahead and setting.harmless:
+        setting = replace(setting, chances=chances_ahead(setting, frame_tokens))
     expected = _in_passes(setting, frame_tokens, step_s, most, run_ahead=run_ahead, own_tokens=own_tokens)
+    return with_drafts(expected, setting, frame_tokens, frames)
+
+
+def draft_step_s(setting: Setting, frame_tokens: int) -> float:
+    """Return the seconds between two drafted tokens at the edge: the drafter's or the slower uplink's."""
+    return max(setting.draft_s, (FRAME_BYTES / frame_tokens + ID_BYTES) / setting.up_bytes_s, LEAST_STEP_S)
+
+
+def with_drafts(expected: Expected, setting: Setting, frame_tokens: int, frames: int) -> Expected:
+    """Return this with what a device spends that drafts on.
+
+    It drafts all the time, most of it in vain, but for no more than its credits after each miss.
+    """
+    step_s, most = draft_step_s(setting, frame_tokens), min(setting.live_nodes, frame_tokens * frames)
     busy = min(1.0, setting.draft_s / step_s)
-    # The device drafts all the time, most of it in vain, but for no more than its credits after each miss.
     drafted = min(expected.seconds / step_s, most * max(0.0, 1 - setting.chances[0]) + 1)
     device_s = min(expected.seconds * busy, drafted * setting.draft_s)
     return expected._replace(device_s=device_s, bytes_up=drafted * (FRAME_BYTES / frame_tokens + ID_BYTES))
+
+
+def chances_ahead(setting: Setting, frame_tokens: int) -> tuple[float, ...]:
+    """Return the chances that count where the edge commits its own tokens ahead of the device's.
+
+    Until the device has overtaken it, a token of its own stands and not another wording of it, which voids the line:
+    for n tokens, the least with n t >= R + (n + f) d for frames of f.
+    """
+    chances, gain_s = setting.chances, setting.pass_s(1) - draft_step_s(setting, frame_tokens)
+    if gain_s <= 0:
+        return tuple([setting.exact(place) for place in range(len(chances))])
+    behind = math.ceil((setting.round_trip_s + frame_tokens * draft_step_s(setting, frame_tokens)) / gain_s)
+    if behind >= MOST_TOKENS:
+        return tuple([setting.exact(place) for place in range(len(chances))])
+    ahead = [setting.exact(place) for place in range(behind)]
+    return (*ahead, *(chances[behind:] or chances[-1:]))
 
 
 def _in_passes(
@@ -182,12 +228,16 @@ def _in_passes(
 ) -> Expected:
     """Return the means of an edge's passes over drafts as they arrive.
 
+    Where another wording may stand, the edge's own token behind a line that was right waits for the next draft, which
+    it would void.
+
     A plan weighs several of these after each commit: what is in the loop is plain arithmetic on purpose.
     """
-    alive, ended = _stretch(tuple(setting.chances))
+    alive, ended = stretch(tuple(setting.chances))
     last, target, alike = len(alive) - 1, setting.target, setting.alike
     if own_tokens:
         own_tokens = max(1, round(own_tokens * (1 - SHORTENED * _overtakes(setting, step_s))))
+    withheld = setting.harmless > 0 and frame_tokens < most and not own_tokens
     position_s, frame_s, first_s = target.per_position_s, frame_tokens * step_s, setting.round_trip_s
     still_s, share_s = setting.pass_s(0), setting.share_s(0)  # a pass without a position
     now_s = own_s = seconds = edge_s = widening_s = 0.0
@@ -207,7 +257,7 @@ def _in_passes(
         width = min(max(0, line), most)
         passes, positions = passes + 1, positions + width + 1 + own * (not alike)
         now_s += still_s + position_s * (width + 1 + own * (not alike))
-        tokens += width + 1
+        tokens += width if width and withheld else width + 1
         after = alive[tokens] if tokens < last else 0.0  # what is left ends here, as if its miss were the last token
         ends, before = before - after, after
         seconds += ends * now_s

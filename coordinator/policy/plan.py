@@ -8,7 +8,7 @@ more than what estimates wobble.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from airdraft.core import types as core
@@ -23,10 +23,11 @@ from coordinator.policy.expected import (
     survival,
     synchronous,
 )
+from coordinator.policy.provisional import provisional, provisional_s
 from coordinator.policy.rounds import LONGEST, RoundTime
 
 Mode = Literal["split", "edge", "hybrid", "device"]
-Way = Literal["edge", "edge-draft", "sync", "pipelined", "run-ahead", "hybrid", "device"]
+Way = Literal["edge", "edge-draft", "sync", "pipelined", "run-ahead", "provisional", "hybrid", "device"]
 
 FRAMES = 64
 """Frames that may fly at once where only the edge's credits are to bound them."""
@@ -53,6 +54,10 @@ emptier. With 16 sessions, acceptance 0.6 and 60 ms a token then costs 3.6 ms of
 CROWD = 8.0
 """With so many sessions a step nobody has an edge draft beside its device: somebody's line is always short, so that all
 wait for the edge's drafter in every step. With 16, acceptance 0.9 and 10 ms a token then takes 19 ms, not 16."""
+
+HELD_ALIKE = (0.8, 1.5)
+"""A deadline of provisional tokens stands while it is between so many times the one that is right now: too short a one
+commits what a draft would have replaced, too long a one shows only on a link that stands still."""
 
 FRAME_S = 0.0005
 """What sending and reading a frame costs both ends: a drafter that is faster than that shares frames."""
@@ -121,6 +126,7 @@ class Plan:
     pad: bool = False
     waits: bool = False  # the edge is asked not to go ahead of the device
     own_draft: bool = True  # the edge's own drafter may write
+    provisional_s: float = 0.0  # the edge holds its own tokens so long for the device's drafts of them; 0: not at all
 
     @property
     def drafts(self) -> bool:
@@ -133,7 +139,9 @@ class Plan:
         if self.mode == "edge":
             return "edge-draft" if self.draft_length else "edge"
         if self.mode == "split":
-            return "run-ahead" if not self.waits else "sync" if self.outstanding == 1 else "pipelined"
+            if not self.waits:
+                return "provisional" if self.provisional_s else "run-ahead"
+            return "sync" if self.outstanding == 1 else "pipelined"
         return self.mode
 
     @property
@@ -141,7 +149,13 @@ class Plan:
         """Return how the device's session core drafts by it."""
         if not self.drafts:
             return core.Plan(0, own_draft=self.own_draft)
-        return core.Plan(self.frame_tokens, self.outstanding, waits=self.waits, own_draft=self.own_draft)
+        return core.Plan(
+            self.frame_tokens,
+            self.outstanding,
+            waits=self.waits,
+            own_draft=self.own_draft,
+            provisional_s=self.provisional_s,
+        )
 
     def __str__(self) -> str:
         if not self.drafts:
@@ -149,6 +163,8 @@ class Plan:
             return self.mode + own
         pace = "one at a time" if self.outstanding == 1 else "without waiting"
         edge = "waits" if self.waits else "goes ahead"
+        if self.provisional_s:
+            edge = f"holds {self.provisional_s * 1e3:.0f} ms"
         return f"{self.mode}, frames of {self.frame_tokens}, {pace}, the edge {edge}"
 
 
@@ -159,6 +175,7 @@ class Offer:
     runs_ahead: bool  # it goes ahead of a device whose draft has not come
     own_tokens: int = 0  # that its own drafter writes for a pass; 0: it has none, or none that pays
     price: float = 1.0  # of an edge second, as quoted
+    by_meaning: bool = False  # it lets drafted tokens stand that are as good as the target's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +196,12 @@ class Decision:
 
     def explained(self) -> list[str]:
         """Return a table of the candidates, milliseconds a token."""
-        lines = [f"{'plan':<54} {'user ms':>8} {'edge ms':>8} {'device ms':>10} {'bytes up':>9} {'cost':>8}"]
+        lines = [f"{'plan':<60} {'user ms':>8} {'edge ms':>8} {'device ms':>10} {'bytes up':>9} {'cost':>8}"]
         for one in self.weighed:
             mark = "  <- taken" if one.plan == self.plan else ""
             its = one.expected
             lines.append(
-                f"{one.plan!s:<54} {its.seconds * 1e3:>8.1f} {its.edge_s * 1e3:>8.1f} {its.device_s * 1e3:>10.1f} "
+                f"{one.plan!s:<60} {its.seconds * 1e3:>8.1f} {its.edge_s * 1e3:>8.1f} {its.device_s * 1e3:>10.1f} "
                 f"{its.bytes_up:>9.1f} {one.cost * 1e3:>8.2f}{mark}"
             )
         return lines
@@ -210,6 +227,9 @@ def candidates(setting: Setting, offer: Offer, objective: Objective, *, drafts: 
             plans.append(Plan("split", 0, *flights[0], waits=True, own_draft=not own))
     for tokens, outstanding in flights if offer.runs_ahead else ():
         plans.append(Plan("split", 0, tokens, outstanding, own_draft=not own))
+        if offer.by_meaning:
+            held_s = provisional_s(setting, tokens)
+            plans.append(Plan("split", 0, tokens, outstanding, own_draft=not own, provisional_s=held_s))
         if own and setting.sharers < CROWD:
             plans.append(Plan("hybrid", own, tokens, outstanding))
     return plans
@@ -255,6 +275,10 @@ def expected_of(plan: Plan, setting: Setting, offer: Offer) -> Expected:
             return pipelined(setting, frame, frames, run_ahead=False)
         case "run-ahead":
             return pipelined(setting, frame, frames, run_ahead=ahead)
+        case "provisional":
+            if ahead and plan.provisional_s >= setting.round_trip_s:
+                return provisional(setting, frame, frames)
+            return pipelined(setting, frame, frames, run_ahead=ahead)  # its tokens go out before a draft is there
         case "hybrid":
             return pipelined(setting, frame, frames, run_ahead=ahead, own_tokens=plan.draft_length if ahead else 0)
 
@@ -275,6 +299,9 @@ def plan(
     errors   by what factor each way took longer than expected, as far as that is known
     """
     plans = list(among) if among is not None else candidates(setting, offer, objective)
+    if current is not None and current.provisional_s:
+        plans = [_steadied(one, current) for one in plans]
+        current = next((one for one in plans if one.provisional_s and _alike(one, current)), current)
     if current is not None and current not in plans and current.way in {one.way for one in plans}:
         plans.append(current)  # of other lengths; a way that is no longer there cannot stand
     factors = errors or {}
@@ -290,3 +317,15 @@ def plan(
         if one.plan == current and one.cost <= best.cost * (1 + STICKINESS):
             return Decision(one.plan, tuple(weighed))
     return Decision(best.plan, tuple(weighed))
+
+
+def _alike(one: Plan, other: Plan) -> bool:
+    """Return whether two plans differ in nothing but how long the edge holds its tokens."""
+    return replace(one, provisional_s=other.provisional_s) == other
+
+
+def _steadied(one: Plan, current: Plan) -> Plan:
+    """Return a candidate with the deadline that stands, where that is about as long: each change is told the edge."""
+    least, most = HELD_ALIKE
+    fits = one.provisional_s and least * one.provisional_s <= current.provisional_s <= most * one.provisional_s
+    return current if fits and _alike(one, current) else one

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from airdraft.core.types import Quote
+from airdraft.core.types import EXACT, Granted, Quote
 from coordinator.policy.acceptance import place
 from coordinator.policy.costs import PassCost
 from coordinator.policy.estimates import Estimates, Judged, Sample
 from coordinator.policy.expected import ALIKE, Setting
 from coordinator.policy.model_error import ModelError
 from coordinator.policy.plan import Decision, Objective, Offer, Plan, candidates, plan
+from coordinator.policy.provisional import miss_s
 
 PLACE_OF = tuple(place(before) for before in range(17))
 """Of the tokens of a stretch whose chances differ: the last place begins there (``AcceptanceByPosition``)."""
@@ -24,6 +25,9 @@ MOST_HISTORY = 64
 
 PATIENCE_TOKENS = 8
 """Of a text, in which a drafter at work should have finished a draft of its own before the edge went past it."""
+
+LATE = 0.9
+"""The quantile of round trips that a provisional token waits for."""
 
 GUESSED_DRAFT = 0.25
 """Of a pass: a drafted token, where the device has not drafted yet."""
@@ -70,7 +74,9 @@ class Planner:
         self.estimates = estimates or Estimates()
         self.errors = ModelError()
         self.quote: Quote | None = None
+        self.granted = EXACT
         self.decision: Decision | None = None
+        self._seen: Setting | None = None  # what was known when the last plan was made
         self.live_nodes = live_nodes
         self.history: list[tuple[int, Plan]] = [(0, start)]  # from which committed token of the session which plan held
         self._tokens = 0  # committed in this session
@@ -96,6 +102,10 @@ class Planner:
     def quoted(self, quote: Quote | None) -> None:
         """Take the edge's word; None: it gives none, or there is no edge."""
         self.quote = quote
+
+    def grants(self, granted: Granted) -> None:
+        """Take what the edge lets stand by meaning."""
+        self.granted = granted
 
     def sampled(self, sample: Sample) -> None:
         """Take what was seen."""
@@ -123,8 +133,8 @@ class Planner:
 
     def decide(self) -> Decision | None:
         """Make a plan of what is known now; None while too little is known, and then the plan stands."""
-        setting = None if self._keeps else self.setting()
-        if setting is None:
+        setting = self._seen = self.setting() if not self._keeps or self.granted.max_loss else None
+        if setting is None or self._keeps:
             return None
         offer, factors = self.offer(), self.errors.factors()
         among = self._dressed(candidates(setting, offer, self.objective, drafts=self._drafts))
@@ -149,11 +159,8 @@ class Planner:
                 return None
             # One that could not finish a token so far is slow; one that was not asked is tried if this looks good.
             draft_s = target.fixed_s * (1.0 if self.plan.drafts else GUESSED_DRAFT)
-        places = known.acceptance.chances()
-        chances = tuple([places[here] for here in PLACE_OF])
         own_chance = quote.own_acceptance if quote and quote.own_draft_tokens else None
-        if own_chance is not None and not self.plan.drafts and own_chance >= ALIKE * chances[0]:
-            chances = (own_chance,) * len(PLACE_OF)  # the edge's drafts are judged meanwhile, the device's are not
+        chances, harmless = self._chances(own_chance), self._harmless
         sharers = max(1.0, quote.step_sessions) if quote else 1.0
         return Setting(
             round_trip_s,
@@ -166,14 +173,39 @@ class Planner:
             own_chance=own_chance,
             sharers=sharers,
             others=quote.step_positions * (1 - 1 / sharers) if quote else 0.0,
+            harmless=harmless,
+            late_round_trip_s=known.round_trip.quantile_s(LATE) or 0.0,
         )
+
+    @property
+    def _harmless(self) -> float:
+        return self.estimates.harmless.share if self.granted.max_loss else 0.0
+
+    def _chances(self, own_chance: float | None) -> tuple[float, ...]:
+        """Return the chances that drafted tokens stand, by how many before them did."""
+        known, harmless = self.estimates, self._harmless
+        places = known.acceptance.chances()
+        if own_chance is not None and not self.plan.drafts and own_chance >= ALIKE * places[0]:
+            # The edge's drafts are judged meanwhile, the device's are not; its own never stand by meaning.
+            return (own_chance + (1 - own_chance) * harmless,) * len(PLACE_OF)
+        if harmless:
+            places = tuple([known.harmless.lifted(chance) for chance in places])
+        return tuple([places[here] for here in PLACE_OF])
 
     def offer(self) -> Offer:
         """Return what the edge offers, by its quote."""
         quote = self.quote
         if quote is None:
             return Offer(runs_ahead=False)
-        return Offer(quote.runs_ahead, quote.own_draft_tokens, max(1.0, quote.edge_second_price))
+        price, meaning = max(1.0, quote.edge_second_price), self.granted.max_loss > 0
+        return Offer(quote.runs_ahead, quote.own_draft_tokens, price, meaning)
+
+    @property
+    def miss_s(self) -> float | None:
+        """Return what a miss costs this session by the plan that stands; None while that is not known."""
+        if self._seen is None:
+            return None
+        return miss_s(self._seen, self.plan.frame_tokens if self.plan.drafts else 0)
 
     def explained(self) -> list[str]:
         """Return what is believed, and what was weighed, for people."""
@@ -187,6 +219,11 @@ class Planner:
             f"{max(1.0, quote.step_sessions):.1f} sessions a step, price {max(1.0, quote.edge_second_price):.1f}, "
             f"{'goes ahead' if quote.runs_ahead else 'waits'}, drafts {quote.own_draft_tokens} itself",
         ]
+        if self.granted.max_loss:
+            lines.append(
+                f"by meaning: {self.granted.max_loss:.2%} of answers may get worse, {known.harmless.share:.2f} of the "
+                f"misses stand, one that does not costs {_ms(self.miss_s)}"
+            )
         if self.decision is None:
             why = "the settings ask for it" if self._keeps else "too little is known for another plan"
             return [*lines, f"{self.plan}: {why}"]

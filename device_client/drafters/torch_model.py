@@ -24,10 +24,12 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
-from airdraft.checkpoint import CheckpointRefused, Role, local_folder, stored_tokenizer
+from airdraft.checkpoint import CheckpointRefused, Role, files_digest, local_folder, stored_tokenizer
+from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.sampling import choose
 from airdraft.core.tokenizer_digest import vocabulary_size
 from airdraft.core.types import Sampling
+from device_client.drafters.sparse import most_likely
 
 CUT_TOKENS = 4
 """Most tokens that a forward may be given up for in its midst.
@@ -74,17 +76,41 @@ class TorchDrafter:
     A path that differs from the last one costs only what differs.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int, sampling: Sampling | None = None) -> None:
-        """Draft by the session's own ``sampling``, the most likely tokens where it is not given."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vocabulary: int,
+        sampling: Sampling | None = None,
+        *,
+        folder: Path | None = None,
+    ) -> None:
+        """Draft by the session's own ``sampling``, the most likely tokens where it is not given.
+
+        ``folder`` is where the model was loaded from; without it there is no digest of it.
+        """
         self._model = model
         self._vocabulary = vocabulary
         self.sampling = sampling or Sampling()
         self.confidences: list[float] = []  # top probability of each token of the proposal at work or last made
+        self.states: list[NDArray[np.float32]] = []  # [state_width]: what the LM head read when it wrote each of them
+        self.tells_q = False  # whether ``q`` is kept: it costs some 2 ms a token of a large vocabulary
+        self.q: list[SparseQ] = []  # the most likely tokens of the distribution that each of them comes from
+        self._folder = folder
         config = model.config.get_text_config(decoder=True)
         self._context_tokens: int | None = getattr(config, "max_position_embeddings", None)
         self._held: list[int] = []  # the ids whose keys and values the cache holds
         self._cache = _CuttableCache()
         self._head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # a fourth of small weights
+        self._state: NDArray[np.float32] | None = None  # that it read last
+
+    @property
+    def state_width(self) -> int:
+        """Return how many numbers a state has."""
+        return int(self._head.weight.shape[1])
+
+    def digest(self) -> bytes:
+        """Return the 32 bytes that name the model, empty where it has no files; reads all weights once."""
+        return b"" if self._folder is None else files_digest(self._folder)
 
     def propose(self, path: Sequence[int], count: int, cancelled: Callable[[], bool]) -> list[int]:
         """Return up to ``count`` tokens after ``path``; fewer at the end of the model's context or once cancelled.
@@ -95,7 +121,7 @@ class TorchDrafter:
         if self._context_tokens is not None:
             count = min(count, self._context_tokens - len(path))
         proposal: list[int] = []
-        self.confidences = []
+        self.confidences, self.states, self.q = [], [], []
         feed = self._lacking(list(path)) if path else []
         while feed and len(proposal) < count and not cancelled():
             try:
@@ -105,9 +131,17 @@ class TorchDrafter:
                 break
             token = choose(logits, self.sampling, self._vocabulary, [*path, *proposal])
             proposal.append(token)
-            self.confidences.append(_top_probability(logits[: self._vocabulary]))
+            self._tell(logits[: self._vocabulary], token)
             feed = [token]
         return proposal
+
+    def _tell(self, logits: NDArray[np.float32], token: int) -> None:
+        """Keep what may be asked about a token that comes from these logits [V]."""
+        assert self._state is not None
+        self.states.append(self._state)
+        if self.tells_q:
+            self.q.append(most_likely(logits, token))
+        self.confidences.append(_top_probability(logits))  # last: who sees it may ask for the others
 
     def learn(self, ids: Sequence[int]) -> None:
         """Do nothing: what was committed comes back in the next path."""
@@ -128,9 +162,10 @@ class TorchDrafter:
         self._cache.void = cancelled if len(feed) <= CUT_TOKENS else None
         drafts_in = threading.get_ident()
 
-        def ask(*_: object) -> None:
+        def ask(_: object, read: tuple[torch.Tensor, ...]) -> None:
             if threading.get_ident() == drafts_in:  # whoever else runs the same model is not to be cut
                 self._cache.ask()
+                self._state = read[0][0, -1].float().numpy().copy()
 
         with self._head.register_forward_pre_hook(ask):
             output: Any = self._model(
@@ -179,7 +214,7 @@ def load_torch_drafter(
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointRefused(f"drafter {reference} cannot be loaded: {reason}; choose another drafter") from None
-    return TorchDrafter(model, vocabulary, sampling), tokenizer_json
+    return TorchDrafter(model, vocabulary, sampling, folder=folder), tokenizer_json
 
 
 def _load(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, str]:

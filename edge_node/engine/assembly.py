@@ -13,11 +13,15 @@ from airdraft.core.tokenizer_digest import tokenizer_digest
 from airdraft.core.types import Sampling, Span
 from edge_node.engine.drafter import load_drafter
 from edge_node.engine.engine import TargetEngine
+from edge_node.engine.judging import judge_of
 from edge_node.engine.loading import load_target
+from edge_node.engine.reflection import Reflection
 from edge_node.engine.runner import EdgeDrafter, StepRunner, out_of_memory
 from edge_node.engine.sampling import choose_batch
 from edge_node.engine.target import Target
 from edge_node.engine_messages import Load, Loaded, LoadFailed
+from edge_node.heads import HeadFile, HeadRefused, load_head
+from edge_node.reflective import CannotReflect, asking_ids
 from edge_node.step import DraftItem, Extent, Fill
 
 Report = Callable[[str], None]
@@ -48,8 +52,10 @@ def assemble(load: Load, report: Report) -> tuple[StepRunner, Loaded] | LoadFail
         torch.set_num_threads(load.threads)
     try:
         return _assembled(load, report)
-    except CheckpointRefused as error:
+    except (CheckpointRefused, HeadRefused) as error:
         return LoadFailed(str(error), "checkpoint")
+    except CannotReflect as error:
+        return LoadFailed(f"{load.model} cannot be asked about its drafts: {error}", "checkpoint")
     except PoolTooSmall as error:
         return LoadFailed(str(error), "machine")
     except Exception as error:
@@ -108,30 +114,60 @@ def _assembled(load: Load, report: Report) -> tuple[StepRunner, Loaded]:
     target = load_target(
         load.model, revision=load.revision, device=load.device, dtype=load.dtype, max_context=load.max_context
     )
+    heads = [load_head(Path(path), model_digest=target.model_digest) for path in load.heads]
+    asking = asking_ids(target.chat_template, target.tokenizer_json) if load.reflect else ()
     drafter = _drafter(load, target)
     report(f"trying {target.name} on {target.device}")
-    engine = _engine(load, target)
+    scratch_rows = text_rows(target.context_tokens) if load.reflect else 0
+    engine = _engine(load, target, scratch_rows)
+    scratch = Extent(engine.rows - scratch_rows, scratch_rows)
+    judge = judge_of(target, heads, Reflection(engine, scratch, asking) if load.reflect else None)
     tie = 0.0 if load.profile == "strict" else max(TIES[target.dtype], INT8_TIE if load.kv_dtype == "int8" else 0.0)
-    runner = StepRunner(engine, target.vocabulary, drafter, tie=tie)
+    runner = StepRunner(engine, target.vocabulary, drafter, judge=judge, tie=tie)
     _warm_up(engine, target.vocabulary, 1)
+    for path, head in zip(load.heads, heads, strict=True):
+        _try_head(path, head, engine)
     engine.fill(Fill(0, 1))
-    return runner, loaded_of(target, engine)
+    return runner, loaded_of(target, engine, scratch_rows)
 
 
-def _engine(load: Load, target: Target) -> TargetEngine:
-    """Return an engine whose pool fits: a small one is tried first, to see what a row and a pass take."""
+def _engine(load: Load, target: Target, scratch_rows: int) -> TargetEngine:
+    """Return an engine whose pool fits: a small one is tried first, to see what a row and a pass take.
+
+    ``scratch_rows`` stand after the pool's.
+    """
     trial = TargetEngine(target, _TRIAL_POSITIONS, profile=load.profile, kv_dtype=load.kv_dtype)
     _warm_up(trial, target.vocabulary, _TRIAL_POSITIONS if target.device.type == "cuda" else 1)
     rows = pool_rows(
         wanted=load.kv_tokens,
-        memory_bytes=_memory_bytes(target.device),
+        memory_bytes=_memory_bytes(target.device) - scratch_rows * trial.row_bytes,
         row_bytes=trial.row_bytes,
         text_rows=text_rows(target.context_tokens),
         max_sessions=load.max_sessions,
     )
     return TargetEngine(
-        target, rows, profile=load.profile, kv_dtype=load.kv_dtype, poison=load.poison, ladder=trial.ladder
+        target,
+        rows + scratch_rows,
+        profile=load.profile,
+        kv_dtype=load.kv_dtype,
+        poison=load.poison,
+        ladder=trial.ladder,
     )
+
+
+def _try_head(path: str, head: HeadFile, engine: TargetEngine) -> None:
+    """Raise HeadRefused unless the target has the states that a head reads."""
+    try:
+        _, (states,) = engine.extend_with_states([(Extent(0, engine.rows), Span(0, (0,), wanted=(0,)))])
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise HeadRefused(f"{path} cannot be used: {' '.join(str(error).split())}") from error
+    if states.shape[1] != head.manifest.target_width:
+        raise HeadRefused(
+            f"{path} reads states of {head.manifest.target_width} numbers, and the target's have {states.shape[1]}; "
+            "train a head for this target"
+        )
 
 
 def _warm_up(engine: TargetEngine, vocabulary: int, positions: int) -> None:
@@ -158,8 +194,8 @@ def _drafter(load: Load, target: Target) -> EdgeDrafter | None:
     return drafter
 
 
-def loaded_of(target: Target, engine: TargetEngine) -> Loaded:
-    """Return what the front must know of an engine that has run a pass."""
+def loaded_of(target: Target, engine: TargetEngine, scratch_rows: int = 0) -> Loaded:
+    """Return what the front must know of an engine that has run a pass; its last rows may be kept from the front."""
     return Loaded(
         name=target.name,
         model_digest=target.model_digest,
@@ -170,6 +206,6 @@ def loaded_of(target: Target, engine: TargetEngine) -> Loaded:
         vocabulary=target.vocabulary,
         context_tokens=target.context_tokens,
         numerics=engine.numerics,
-        rows=engine.rows,
+        rows=engine.rows - scratch_rows,
         row_bytes=engine.row_bytes,
     )

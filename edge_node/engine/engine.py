@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from airdraft.core.types import Span
 from edge_node.engine.arena import ArenaCache
@@ -29,6 +32,9 @@ from edge_node.engine.strict import (
 )
 from edge_node.engine.target import Target
 from edge_node.step import Extent, Fill
+
+Run = Callable[[Forward], tuple[Tensor, ...]]
+"""Runs a forward; each tensor has a row for each that is wanted, padding after them."""
 
 _STRICT_POISON = 100.0
 """Strict reads unwritten rows out of sight of every query, where any number will do and NaN would not."""
@@ -97,17 +103,17 @@ class TargetEngine:
         each span fits its extent and the context, and that no two share rows. After a pass that raised, gathered rows
         have moved and what stood from the starts on is lost.
         """
-        self._check(work)
-        self._gather(work)
-        parts: list[list[Tensor]] = [[] for _ in work]
-        for forward in self._packing.forwards(work) if work else ():
-            logits = self._run(forward)
-            at = 0
-            for index, count in forward.wanted:
-                parts[index].append(logits.narrow(0, at, count))
-                at += count
-        self.positions += sum(len(span.tokens) for _, span in work)
-        return [part[0] if len(part) == 1 else torch.cat(part) for part in parts]
+        return [logits for (logits,) in self._passed(work, lambda forward: (self._run(forward),))]
+
+    @torch.inference_mode()
+    def extend_with_states(self, work: Sequence[tuple[Extent, Span]]) -> tuple[list[Tensor], list[Tensor]]:
+        """As ``extend``; beside the logits return what the LM head made them of, float32 [len(wanted), d] each.
+
+        Raises RuntimeError where the model's head is no layer that can be watched.
+        """
+        with _head_inputs(self._model) as seen:
+            passed = self._passed(work, lambda forward: (self._run(forward), _state_of(seen, self._kept(forward))))
+        return [logits for logits, _ in passed], [states for _, states in passed]
 
     def fill(self, fill: Fill) -> None:
         """Copy rows, or clear them."""
@@ -119,6 +125,20 @@ class TargetEngine:
     def poison_rows(self, first: int, rows: int) -> None:
         """Spoil rows that nobody may read again, for tests."""
         self._cache.spoil(first, rows, torch.nan)
+
+    def _passed(self, work: Sequence[tuple[Extent, Span]], run: Run) -> list[tuple[Tensor, ...]]:
+        """Run all spans; return of each what ``run`` makes of its wanted rows."""
+        self._check(work)
+        self._gather(work)
+        parts: list[list[tuple[Tensor, ...]]] = [[] for _ in work]
+        for forward in self._packing.forwards(work) if work else ():
+            made = run(forward)
+            at = 0
+            for index, count in forward.wanted:
+                parts[index].append(tuple(rows.narrow(0, at, count) for rows in made))
+                at += count
+        self.positions += sum(len(span.tokens) for _, span in work)
+        return [part[0] if len(part) == 1 else tuple(map(torch.cat, zip(*part, strict=True))) for part in parts]
 
     def _packing_of(self, windows: tuple[int | None, ...], together: bool | None) -> Packing:
         model, target, compact = self._model, self._target, self._cache.compact
@@ -178,9 +198,34 @@ class TargetEngine:
         )
         self.computed += forward.computed
         logits: Tensor = output.logits[0]
-        if not self._head_slices:
-            logits = logits[-forward.heads :] if isinstance(forward.heads, int) else logits[forward.heads]
-        return logits.float()
+        return logits[self._kept(forward)].float()
+
+    def _kept(self, forward: Forward) -> slice | Tensor:
+        """Return which of the head's rows are wanted: all of them where the model itself leaves the others out."""
+        if self._head_slices:
+            return slice(None)
+        return slice(-forward.heads, None) if isinstance(forward.heads, int) else forward.heads
+
+
+@contextmanager
+def _head_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Collect what goes into the model's LM head, [1, rows, d] a forward."""
+    seen: list[Tensor] = []
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is None:
+        raise RuntimeError("the model names no LM head, so its states are unknown")
+    hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _state_of(seen: list[Tensor], kept: slice | Tensor) -> Tensor:
+    """Return the float32 states [wanted and padding, d] of the forward that has just run."""
+    if len(seen) != 1:
+        raise RuntimeError(f"the model's LM head ran {len(seen)} times in one forward, so its states are unknown")
+    return seen.pop()[0][kept].float()
 
 
 def _first(item: tuple[Extent, Span]) -> int:

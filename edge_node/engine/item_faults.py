@@ -25,6 +25,7 @@ def fault_of(item: Item, vocabulary: int, rows: int, context_tokens: int) -> str
         or _tree_fault(item.span)
         or _gather_fault(item)
         or _length_fault(item, context_tokens)
+        or _judged_fault(item)
     )
 
 
@@ -94,3 +95,10 @@ def _gather_fault(item: Item) -> str:
 def _length_fault(item: Item, context_tokens: int) -> str:
     deepest = item.span.start + max(depths_of(item.span))
     return f"position {deepest} in a context of {context_tokens}" if deepest >= context_tokens else ""
+
+
+def _judged_fault(item: Item) -> str:
+    judged, count = item.judged, len(item.span.tokens)
+    if judged is None or 0 <= judged.own <= judged.nodes <= count:
+        return ""
+    return f"{judged.nodes} drafts, {judged.own} of them the edge's own, in a span of {count} tokens"

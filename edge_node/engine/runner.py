@@ -3,24 +3,28 @@
 An item that cannot run is found before the pass where its numbers show it. Whatever else raises, the batch is cut in
 halves until the offender is alone: extending a session writes rows from its span's start on and reads none of those, so
 that the rest can run again as if it had never been there. Memory that runs out is the same case, only that the halves
-then fit.
+then fit. Evidence of drafts is cut likewise, after the pass: whoever's fails is judged strictly, and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
-from airdraft.core.types import Span
+from airdraft.core.types import Evidence, Span
 from edge_node.engine.item_faults import depths_of, fault_of, overlapping
+from edge_node.engine.judging import Passed, TargetJudge
+from edge_node.engine.misses import Miss, misses_of
 from edge_node.engine.rows import Choose, missed_rows
-from edge_node.engine.sampling import choose_batch
+from edge_node.engine.sampling import Chosen, choose_batch
 from edge_node.step import Drafted, DraftItem, DraftStep, Extent, Fill, Item, Outcome, Step, StepDone
 
 log = logging.getLogger(__name__)
@@ -56,8 +60,20 @@ class Engine(Protocol):
         """Run all spans in one pass; return the float32 logits [len(wanted), V] of each one's wanted rows."""
         ...
 
+    def extend_with_states(self, work: Sequence[tuple[Extent, Span]]) -> tuple[list[Tensor], list[Tensor]]:
+        """As ``extend``, the same bits; beside them what the LM head read, float32 [len(wanted), d]."""
+        ...
+
     def fill(self, fill: Fill) -> None:
         """Copy or clear rows of the pool."""
+        ...
+
+
+class Judge(Protocol):
+    """What makes evidence of drafts: ``TargetJudge``."""
+
+    def evidence(self, items: Sequence[Item], passed: Passed, misses: Sequence[Miss]) -> Mapping[int, list[Evidence]]:
+        """Return the evidence of each item that has any, by node."""
         ...
 
 
@@ -89,6 +105,7 @@ class StepRunner:
         vocabulary: int,
         drafter: EdgeDrafter | None = None,
         *,
+        judge: Judge | None = None,
         tie: float = 0.0,
         choose: Choose = choose_batch,
         clock: Callable[[], float] = time.perf_counter,
@@ -96,9 +113,11 @@ class StepRunner:
         """Answer for an engine.
 
         vocabulary  size of the tokenizer: ids at or above it are padding
+        judge       of drafts, where an item asks; one without heads where it is None
         tie         how far rounding may move a logit: choices that turn within it are near ties
         """
         self._engine, self._vocabulary, self._drafter = engine, vocabulary, drafter
+        self._judge: Judge = TargetJudge(vocabulary) if judge is None else judge
         self._choose, self._tie, self._clock = choose, tie, clock
 
     def run(self, step: Step, arrived_s: float | None = None) -> StepDone:
@@ -161,7 +180,7 @@ class StepRunner:
             self._engine.fill(Fill(first + at, rows, first + source))
             at += rows
         bare = Span(span.start, span.tokens, span.parents, span.wanted)
-        return Item(item.extent, bare, item.sampling, item.paths, item.row)
+        return replace(item, span=bare)
 
     def _isolated(self, items: Sequence[Item], spent: _Spent) -> list[Outcome]:
         """Run items in one pass; where that raises, each half on its own."""
@@ -182,23 +201,52 @@ class StepRunner:
         except Exception as error:  # whatever one item's input brought about must not end the others' engine
             failure, full = _failure(error, items), out_of_memory(error)
             log.warning("a pass of %d items failed: %s", len(items), failure, exc_info=len(items) == 1 and not full)
-        # Here the traceback is gone, and with it the tensors that it held.
-        if full and _uses_cuda():
-            torch.cuda.empty_cache()
-        _demand_device()
+        _recover(full=full)
         return failure
 
     def _passed(self, items: Sequence[Item]) -> list[Outcome]:
-        logits = self._engine.extend([(item.extent, item.span) for item in items])
+        work, states = [(item.extent, item.span) for item in items], list[Tensor]()
+        if any(item.judged is not None and item.judged.head >= 0 for item in items):
+            logits, states = self._engine.extend_with_states(work)
+        else:
+            logits = self._engine.extend(work)
         parts = [(item.sampling, _choice_positions(item.span), item.paths) for item in items]
-        chosen = self._choose(torch.cat(logits), parts, self._vocabulary, self._tie)
+        whole = torch.cat(logits)
+        chosen = self._choose(whole, parts, self._vocabulary, self._tie)
         rows = missed_rows(items, logits, parts, chosen, self._vocabulary, self._choose)
+        told: Mapping[int, list[Evidence]] = {}
+        misses = [
+            miss
+            for number, (item, part) in enumerate(zip(items, chosen, strict=True))
+            if isinstance(part, Chosen)
+            for miss in misses_of(number, item, part.tokens)
+        ]
+        if misses:
+            firsts = list(accumulate(map(len, logits), initial=0))
+            told = self._evidence(items, Passed(whole, firsts, torch.cat(states) if states else None), misses)
         return [
             Outcome(failure=str(part))
             if isinstance(part, ValueError)
-            else Outcome(part.tokens, part.near_ties, row=row)
-            for part, row in zip(chosen, rows, strict=True)
+            else Outcome(part.tokens, part.near_ties, row=row, evidence=tuple(told.get(number, ())))
+            for number, (part, row) in enumerate(zip(chosen, rows, strict=True))
         ]
+
+    def _evidence(self, items: Sequence[Item], passed: Passed, misses: Sequence[Miss]) -> Mapping[int, list[Evidence]]:
+        """Return the evidence of each item; where the judge raises, of each half on its own, and alone of none."""
+        try:
+            return self._judge.evidence(items, passed, misses)
+        except Exception as error:  # a judge only ever loosens: without it the pass stands as it is
+            full = out_of_memory(error)
+            log.warning(
+                "judging %d drafts failed: %s", len(misses), " ".join(str(error).split())[:200], exc_info=not full
+            )
+        _recover(full=full)
+        owners = sorted({miss.item for miss in misses})
+        middle = owners[len(owners) // 2]
+        halves = [miss for miss in misses if miss.item < middle], [miss for miss in misses if miss.item >= middle]
+        if not halves[0]:
+            return {}
+        return {**self._evidence(items, passed, halves[0]), **self._evidence(items, passed, halves[1])}
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -213,6 +261,13 @@ def _failure(error: Exception, items: Sequence[Item]) -> str:
         positions = sum(len(item.span.tokens) for item in items)
         return f"{positions} positions do not fit the engine's memory, even alone; try a smaller span"
     return f"{type(error).__name__} in the engine: {' '.join(str(error).split())[:200]}"
+
+
+def _recover(*, full: bool) -> None:
+    """Go on after an error, whose traceback is gone by now, and with it the tensors that it held."""
+    if full and _uses_cuda():
+        torch.cuda.empty_cache()
+    _demand_device()
 
 
 def _demand_device() -> None:

@@ -166,7 +166,7 @@ def test_sessions_that_share_steps_have_drafts_of_one_length_and_are_told_of_eac
     quote = good.quote(1.0, opened=True)
     assert quote is not None
     assert (quote.step_sessions, quote.step_positions) == (2, 10)  # though the last step was of one
-    poor.session.finished = True
+    poor.session._state.finished = True
     assert edge.attached == 1
 
 

@@ -101,6 +101,7 @@ def test_orders_and_answers_survive_the_line() -> None:
 
 
 @pytest.mark.parametrize("extent", ["quick", "bars", "full"])
+@pytest.mark.slow
 def test_cells_have_names_of_their_own_and_lengths_that_someone_chose(extent: Extent) -> None:
     cells = [wanted.cell for wanted in [*paced(extent), *native(extent)]]
     names = [name_of(wanted.cell) for wanted in paced(extent)]

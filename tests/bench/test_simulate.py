@@ -81,6 +81,7 @@ CALIBRATION = [
 ]
 
 
+@pytest.mark.slow
 def test_overheads_are_found_again() -> None:
     true = Overheads(round_s=0.003, pass_s=0.0007, draft_step_s=0.0004)
     found = fitted([(simulated(cell, RUNS, true), RUNS) for cell in CALIBRATION])
@@ -89,6 +90,7 @@ def test_overheads_are_found_again() -> None:
     assert found.draft_step_s == pytest.approx(true.draft_step_s, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_frames_overheads_count_as_the_rounds() -> None:
     found = fitted([(simulated(cell, RUNS, Overheads(up_s=0.001, down_s=0.002)), RUNS) for cell in CALIBRATION])
     assert found.round_s == pytest.approx(0.003, rel=0.03)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from airdraft.core.errors import MalformedFrame
+from airdraft.core.meaning import pack_rows, unpack_rows
 from airdraft.core.noise import draw_key, gumbel_of, uniforms_of, words
 from airdraft.core.paths import HashedPath, ids_digest, next_hash, root_hash
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.sampling import choose, survivors
 from airdraft.core.tokenizer_digest import tokenizer_digest, vocabulary_size
-from airdraft.core.types import Identity, Limits, Open
+from airdraft.core.types import Identity, Limits, Open, StateKind
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.wire.convert import (
     device_frame_from_proto,
@@ -167,13 +168,15 @@ def _check_tokenizers(content: Json) -> Iterator[Difference]:
 def _check_receipts(content: Json) -> Iterator[Difference]:
     for entry in content["signed"]:
         key, where = _key(entry), f"signed {entry['name']!r}"
-        receipt = key.sign(_presented(entry), entry["epoch"], ids_digest(entry["ids"]))
+        receipt = key.sign(_presented(entry), entry["epoch"], ids_digest(entry["ids"]), entry.get("spent"))
         yield from _compare(f"{where}: key_name", entry["key_name"], key.name.hex)
         yield from _compare(f"{where}: receipt", entry["receipt"], receipt.hex)
-        yield from _compare(f"{where}: HMAC of the message", receipt[8:].hex(), _mac, entry["key"], entry["message"])
+        yield from _compare(f"{where}: HMAC of the message", receipt[-16:].hex(), _mac, entry["key"], entry["message"])
     for entry in content["presented"]:
         where = f"presented {entry['name']!r}"
         yield from _compare(f"{where}: verdict", entry["verdict"], _verdict, _key(entry), _presented(entry))
+        if entry["verdict"] == "own":
+            yield from _compare(f"{where}: spent", entry.get("spent", 0.0), _key(entry).spent, _presented(entry))
 
 
 def _key(entry: Json) -> ReceiptKey:
@@ -290,12 +293,35 @@ def _replay(tape: DeviceTape | EdgeTape, steps: Sequence[Json]) -> Iterator[Diff
                 return
 
 
+# ---- states ----
+
+
+def _check_states(content: Json) -> Iterator[Difference]:
+    for index, entry in enumerate(content["rows"]):
+        where, kind = f"rows {index}", StateKind(pb.StateKind.Value(entry["kind"]))
+        rows = np.array(entry["numbers"], np.float32)
+        yield from _compare(f"{where}: bytes", entry["bytes"], lambda *of: pack_rows(*of).hex(), rows, kind)
+        data, width = bytes.fromhex(entry["bytes"]), rows.shape[1]
+        yield from _compare(f"{where}: read", entry["read"], _unpacked, data, len(rows), width, kind)
+    for index, entry in enumerate(content["refused"]):
+        data, kind = bytes.fromhex(entry["bytes"]), StateKind(pb.StateKind.Value(entry["kind"]))
+        got = _attempt(unpack_rows, data, 1, entry["width"], kind)
+        if not (isinstance(got, str) and got.startswith("ValueError")):
+            yield f"refused {index}", "a refusal", str(got)
+
+
+def _unpacked(*arguments: Any) -> list[list[float]]:
+    rows: list[list[float]] = unpack_rows(*arguments).tolist()
+    return rows
+
+
 CHECKS: dict[str, Callable[[Json], Iterator[Difference]]] = {
     "paths": _check_paths,
     "noise": _check_noise,
     "sampler": _check_sampler,
     "tokenizers": _check_tokenizers,
     "receipts": _check_receipts,
+    "states": _check_states,
     "wire": _check_wire,
     "device-session": _check_device,
     "edge-session": _check_edge,

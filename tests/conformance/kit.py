@@ -30,6 +30,7 @@ from airdraft.core.types import (
     Plan,
     RefusalCode,
     Sampling,
+    Semantic,
     StopReason,
 )
 from airdraft.v1 import verification_pb2 as pb
@@ -38,6 +39,16 @@ from airdraft.wire.convert import (
     device_frame_to_proto,
     edge_frame_from_proto,
     edge_frame_to_proto,
+)
+from tests.conformance.kit_semantic import (
+    Clock,
+    evidence_of,
+    granted_of,
+    judge_of,
+    q_of,
+    semantic_json,
+    semantic_of,
+    states_of,
 )
 
 Json = dict[str, Any]
@@ -121,9 +132,11 @@ def device_setup(
     limits: Limits,
     plan: Plan,
     session_id: bytes = bytes(range(16)),
+    semantic: Semantic | None = None,
 ) -> Json:
     """Return what a device's session begins with."""
-    return {
+    asked = {} if semantic is None else {"semantic": semantic_json(semantic)}
+    return asked | {
         "session_id": session_id.hex(),
         "model_digest": identity.model_digest.hex(),
         "tokenizer_digest": identity.tokenizer_digest.hex(),
@@ -167,6 +180,7 @@ def device_arguments(setup: Json) -> Json:
         "limits": Limits(**setup["limits"]),
         "plan": Plan(**setup["plan"]),
         "journalled": _journalled_of(setup.get("journalled")),
+        "semantic": semantic_of(setup.get("semantic")),
     }
 
 
@@ -208,6 +222,8 @@ class DeviceTape:
             "ended": session.ended,
             "next_epoch": session.next_epoch,
         }
+        if session.semantic is not None:
+            after |= {"meaning": session.tally.meaning, "spent": session.tally.spent}
         self._works.append(work)
         self.steps.append({"event": event, "outputs": outputs, "work": _work_json(work), "after": after})
         return self.steps[-1]
@@ -230,7 +246,10 @@ class DeviceTape:
             case {"drafted": {"work_of_step": step, "tokens": tokens}}:
                 work = self._works[step]
                 assert work is not None
-                return session.drafted(work, tokens, event["drafted"].get("probabilities", ()))
+                told = event["drafted"]
+                return session.drafted(work, tokens, told.get("probabilities", ()), states_of(told), q_of(told))
+            case {"channel": numbers}:
+                return session.channel(**numbers)
             case {"detached": _}:
                 session.detached()
                 return []
@@ -280,12 +299,14 @@ class EdgeTape:
         self.limits = Limits(**setup["limits"])
         self._key = ReceiptKey(bytes.fromhex(setup["receipt_key"])) if "receipt_key" in setup else None
         self._own_text_only: bool = setup.get("own_text_only", False)
+        self._clock = Clock()
         self.session: EdgeSession | None = None
         self.work: Pass | None = None  # handed out, not finished
         self.steps: list[Json] = []
 
     def apply(self, event: Json) -> Json:
         """Let an event happen and return the step."""
+        self._clock.now_s = event.get("at_s", self._clock.now_s)
         outputs = [down_frame(frame) for frame in self._happen(event)]
         session = self.session
         work = None if session is None else session.next_pass()
@@ -312,8 +333,12 @@ class EdgeTape:
             case {"passed": {"choices": choices}}:
                 work, self.work = self.work, None
                 assert work is not None
-                result = PassResult(tuple(choices), row=row_of(event["passed"].get("row")))
+                told = event["passed"]
+                evidence = evidence_of(told.get("evidence", ()))
+                result = PassResult(tuple(choices), row=row_of(told.get("row")), evidence=evidence)
                 return self._known.finished_pass(work, result)
+            case {"due": _}:
+                return self._known.due()
         raise ValueError(f"no event of an edge: {event}")
 
     @property
@@ -327,7 +352,7 @@ class EdgeTape:
             if not isinstance(frame, Open):
                 return self._known.received(frame)
             if self.session is None or self.session.finished:
-                self.session = EdgeSession(frame, self.limits, self._key, own_text_only=self._own_text_only)
+                self.session = self._begun(frame)
                 self.work = None
             return self.session.attach(frame)
         except SpecError as error:
@@ -336,6 +361,18 @@ class EdgeTape:
             elif self.session is not None and not self.session.epoch:
                 self.session = None  # it never came about
             return [refusal(error, frame.epoch)]
+
+    def _begun(self, first: Open) -> EdgeSession:
+        own_text_only, setup = self._own_text_only, self.setup
+        if "judge" in setup:
+            judge = judge_of(setup["judge"], setup["vocabulary"])
+            return EdgeSession(
+                first, self.limits, self._key, own_text_only=own_text_only, judge=judge, clock=self._clock
+            )
+        if "granted" in setup:
+            granted = granted_of(setup["granted"])
+            return EdgeSession(first, self.limits, self._key, own_text_only=own_text_only, granted=granted)
+        return EdgeSession(first, self.limits, self._key, own_text_only=own_text_only)
 
     def content(self) -> Json:
         """Return the session's file."""
@@ -355,4 +392,5 @@ def _pass_json(work: Pass | None) -> Json | None:
         "gather": list(span.gather),
         "nodes": work.nodes,
         **({"row": True} if work.row else {}),
+        **({"judged": True} if work.judged else {}),
     }

@@ -11,14 +11,17 @@ from tests.conformance.rules import Signed, key_name
 
 ABOUT = (
     "What edges of one key sign and check; to a device a receipt is opaque. message is what is signed, each part after "
-    "its length as 4 bytes; a receipt is key_name, epoch as 4 bytes, 16 bytes of HMAC-SHA256. presented: a text and "
-    "its receipt in an Open of that epoch, and whether it is the fleet's own, none, or refused."
+    "its length as 4 bytes; a receipt is key_name, epoch as 4 bytes, 16 bytes of HMAC-SHA256; in a semantic session "
+    "what meaning has spent, a float32, stands before the HMAC. presented: a text and its receipt in an Open of that "
+    "epoch, and whether it is the fleet's own, none, or refused."
 )
 KEY = bytes(range(32))
 _GREATEST = (1 << 32) - 1
 _EVERY = Sampling(0.8, (1 << 64) - 1, 40, 0.95, 0.05, 1.1, 0.5, -0.25)
 _OTHER = (b"\xff" * 32, bytes(range(32, 64)), "gumbel-splitmix64-1")
 _PLAIN = Signed(bytes(range(16)), 3, 3, Sampling(), (1, 2, 3, 4, 5))
+_SEMANTIC = replace(_PLAIN, spent=0.015625)
+_SPENT_NOTHING = replace(_PLAIN, spent=0.0)
 
 
 def content() -> Json:
@@ -46,6 +49,7 @@ def _case(key: bytes, of: Signed, receipt: bytes) -> Json:
         "prompt_length": of.prompt_length,
         "sampling": sampling_json(of.sampling),
         "ids": list(of.ids),
+        **({} if of.spent is None else {"spent": of.spent}),
         "receipt": receipt.hex(),
     }
 
@@ -61,6 +65,8 @@ def _signed() -> Iterator[tuple[str, bytes, Signed]]:
     yield "a long text", KEY, replace(_PLAIN, ids=tuple(range(300)))
     yield "a key of 64 bytes", bytes(range(64)), _PLAIN
     yield "a key of 65 bytes", bytes(range(65)), _PLAIN
+    yield "a semantic session that has spent nothing", KEY, _SPENT_NOTHING
+    yield "a semantic session", KEY, _SEMANTIC
 
 
 def _presented() -> Iterator[tuple[str, str, bytes, Signed, bytes]]:
@@ -84,3 +90,8 @@ def _presented() -> Iterator[tuple[str, str, bytes, Signed, bytes]]:
     yield "another seed", "refused", KEY, replace(later, sampling=Sampling(seed=1)), good
     yield "another model", "refused", KEY, replace(later, identity=_OTHER), good
     yield "another tenant", "refused", KEY, replace(later, tenant="b"), good
+    yield "of a semantic session", "own", KEY, replace(_SEMANTIC, epoch=4), (spent := _SEMANTIC.receipt(KEY))
+    yield "less spent than was", "refused", KEY, replace(_SEMANTIC, epoch=4), spent[:8] + bytes(4) + spent[12:]
+    yield "without what was spent", "refused", KEY, replace(_SEMANTIC, epoch=4), spent[:8] + spent[12:]
+    yield "27 bytes", "none", KEY, replace(_SEMANTIC, epoch=4), spent[:-1]
+    yield "29 bytes", "none", KEY, replace(_SEMANTIC, epoch=4), spent + b"\0"

@@ -6,6 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.rows import TargetRow
 from airdraft.core.session import DeviceSession, DraftWork, EdgeSession, Journalled, Output
@@ -14,6 +18,7 @@ from airdraft.core.types import (
     DeviceFrame,
     Draft,
     EdgeFrame,
+    Evidence,
     Finish,
     Identity,
     Limits,
@@ -24,6 +29,8 @@ from airdraft.core.types import (
     Plan,
     Prefix,
     Sampling,
+    Semantic,
+    StateRows,
     StopReason,
 )
 from airdraft.link.virtual_time import RowEngine, VirtualPair
@@ -41,6 +48,7 @@ from tests.conformance.kit import (
     row_json,
     up_frame,
 )
+from tests.conformance.kit_semantic import evidence_json, told_json
 from tests.core.worlds import VOCABULARY, pseudo_target
 
 IDENTITY = Identity(bytes(range(32)), bytes(range(32, 64)))
@@ -68,6 +76,8 @@ def setup_of(
     limits: Limits = LIMITS,
     sampling: Sampling | None = None,
     journalled: Journalled | None = None,
+    provisional_s: float = 0.0,
+    semantic: Semantic | None = None,
 ) -> Json:
     """Return a device's setup."""
     setup = device_setup(
@@ -78,14 +88,17 @@ def setup_of(
         stop_ids=stop_ids,
         max_tokens=max_tokens,
         limits=limits,
-        plan=Plan(draft_length, outstanding, split=split),
+        plan=Plan(draft_length, outstanding, split=split, provisional_s=provisional_s),
+        semantic=semantic,
     )
     return setup | ({} if journalled is None else {"journalled": journalled_json(journalled)})
 
 
-def edge_setup(limits: Limits, receipt_key: bytes = b"", *, own_text_only: bool = False) -> Json:
-    """Return an edge's setup; without a key it signs nothing."""
-    setup: Json = {"vocabulary": VOCABULARY, "limits": asdict(limits)}
+def edge_setup(
+    limits: Limits, receipt_key: bytes = b"", *, own_text_only: bool = False, meaning: Json | None = None
+) -> Json:
+    """Return an edge's setup; without a key it signs nothing. ``meaning`` has a ``judge``, or what is ``granted``."""
+    setup: Json = {"vocabulary": VOCABULARY, "limits": asdict(limits)} | (meaning or {})
     if receipt_key:
         setup["receipt_key"] = receipt_key.hex()
     return setup | ({"own_text_only": True} if own_text_only else {})
@@ -119,8 +132,17 @@ class NotingDevice(DeviceSession):
     def received(self, frame: EdgeFrame) -> list[Output]:
         return self._note({"received": down_frame(frame)}, super().received(frame))
 
-    def drafted(self, work: DraftWork, tokens: Sequence[int], probabilities: Sequence[float] = ()) -> list[Output]:
+    def drafted(
+        self,
+        work: DraftWork,
+        tokens: Sequence[int],
+        probabilities: Sequence[float] = (),
+        states: NDArray[np.float32] | None = None,
+        q: Sequence[SparseQ] = (),
+    ) -> list[Output]:
         assert not probabilities, "the recordings' drafters tell none"
+        assert states is None, "nor states"
+        assert not q
         step = max(index for index, offer in enumerate(self._offers) if offer == work)
         event = {"drafted": {"work_of_step": step, "tokens": list(tokens)}}
         return self._note(event, super().drafted(work, tokens))
@@ -245,20 +267,37 @@ class HandDevice:
         stop: StopReason | None = None,
         receipt: bytes = b"",
         row: TargetRow | None = None,
+        origins: Sequence[Origin] = (),
+        spent: float = 0.0,
     ) -> Json:
         """Let a commit after the device's text arrive, its path hash right unless it is given."""
         text = list(self.tape.session.ids)
         base = len(text) if base is None else base
         hashed = path_hash([*text, *ids]) if hashed is None else hashed
-        length, origins = base + len(ids), (origin,) * len(ids)
-        commit = Commit(epoch, base, tuple(ids), length, hashed, seq, origins, stop, receipt=receipt, row=row)
+        length, kinds = base + len(ids), tuple(origins) or (origin,) * len(ids)
+        commit = Commit(
+            epoch, base, tuple(ids), length, hashed, seq, kinds, stop, receipt=receipt, row=row, spent=spent
+        )
         return self.received(commit)
 
-    def drafted(self, tokens: Sequence[int], *, step: int | None = None, probabilities: Sequence[float] = ()) -> Json:
+    def drafted(
+        self,
+        tokens: Sequence[int],
+        *,
+        step: int | None = None,
+        probabilities: Sequence[float] = (),
+        states: Sequence[Sequence[float]] | None = None,
+        q: Sequence[SparseQ] = (),
+    ) -> Json:
         """Let the drafter answer the last work, or that of a step."""
         last = len(self.tape.steps) - 1 if step is None else step
-        told = {"probabilities": list(probabilities)} if probabilities else {}
+        told: Json = {"probabilities": list(probabilities)} if probabilities else {}
+        told |= told_json(states, q)
         return self.tape.apply({"drafted": {"work_of_step": last, "tokens": list(tokens)} | told})
+
+    def channel(self, **numbers: float) -> Json:
+        """Let estimates of the channel come."""
+        return self.tape.apply({"channel": numbers})
 
 
 class HandEdge:
@@ -274,8 +313,11 @@ class HandEdge:
         sampling: Sampling | None = None,
         receipt_key: bytes = b"",
         own_text_only: bool = False,
+        meaning: Json | None = None,
+        semantic: Semantic | None = None,
     ) -> None:
-        self.tape = EdgeTape(edge_setup(limits, receipt_key, own_text_only=own_text_only))
+        self.tape = EdgeTape(edge_setup(limits, receipt_key, own_text_only=own_text_only, meaning=meaning))
+        self.semantic = semantic
         self.engine = RowEngine(pseudo_target)
         self.prompt = tuple(prompt)
         self._fields = (IDENTITY, sampling or Sampling(), stop_ids, max_tokens, len(prompt))
@@ -311,6 +353,7 @@ class HandEdge:
             0 if prefix else None,
             other.get("receipt", b""),
             rows=other.get("rows", False),
+            semantic=other.get("semantic", self.semantic),
         )
         step = self.received(opened)
         return self.received(Prefix(epoch, 0, ids)) if prefix else step
@@ -325,19 +368,31 @@ class HandEdge:
         seq: int | None = None,
         parents: tuple[int, ...] | None = None,
         idle: bool = False,
+        states: StateRows | None = None,
+        q: Sequence[SparseQ] | None = None,
     ) -> Json:
         """Let a draft under ``path`` arrive."""
         self._seq[epoch] = self._seq.get(epoch, 0) + 1
         known = min(self.length if acked is None else acked, len(path))
         number = self._seq[epoch] if seq is None else seq
-        return self.received(Draft(epoch, number, known, len(path), path_hash(path), tuple(ids), parents, idle))
+        known_q = None if q is None else tuple(q)
+        draft = Draft(
+            epoch, number, known, len(path), path_hash(path), tuple(ids), parents, idle, known_q, states=states
+        )
+        return self.received(draft)
 
-    def passed(self, row: TargetRow | None = None) -> Json:
-        """Finish the pass in flight with the target's choices, and a row if there is one."""
+    def passed(self, row: TargetRow | None = None, evidence: Sequence[Evidence] = (), *, at_s: float = 0.0) -> Json:
+        """Finish the pass in flight with the target's choices, and a row or evidence if there is some."""
         work = self.tape.work
         assert work is not None
-        told = {} if row is None else {"row": row_json(row)}
-        return self.tape.apply({"passed": {"choices": list(self.engine.extend(work.span))} | told})
+        told: Json = {} if row is None else {"row": row_json(row)}
+        told |= {"evidence": evidence_json(evidence)} if evidence else {}
+        when = {"at_s": at_s} if at_s else {}
+        return self.tape.apply({"passed": {"choices": list(self.engine.extend(work.span))} | told} | when)
+
+    def due(self, at_s: float) -> Json:
+        """Let a deadline pass."""
+        return self.tape.apply({"due": {}, "at_s": at_s})
 
     def evict(self, *, ids_too: bool = False) -> Json:
         """Take the cache away, and with ``ids_too`` the ids."""

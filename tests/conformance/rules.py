@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from hashlib import blake2b, sha256
-from struct import pack
+from struct import pack, unpack
 from typing import Any
 
 from airdraft.core.types import Sampling
@@ -184,21 +184,28 @@ class Signed:
     ids: Sequence[int]
     tenant: str = ""
     identity: tuple[bytes, bytes, str] = (bytes(range(32)), bytes(range(32, 64)), "gumbel-splitmix64-1")
+    spent: float | None = None  # by meaning, a number that float32 holds; None: an exact session
+
+    @property
+    def told(self) -> bytes:
+        """Return what a semantic session's receipt tells beside: a float32."""
+        return b"" if self.spent is None else pack("<f", self.spent)
 
     @property
     def message(self) -> bytes:
-        """Return the bytes that are signed: seven parts, each after its length."""
+        """Return the bytes that are signed: seven parts, and what is spent if that is told, each after its length."""
         of = self.sampling
         settings = pack("<d", of.temperature) + of.seed.to_bytes(8, "little") + fixed32(of.top_k)
         for value in (of.top_p, of.min_p, of.repetition_penalty, of.presence_penalty, of.frequency_penalty):
             settings += pack("<d", value)
         root = root_hash(*self.identity)
         parts = [self.tenant.encode(), self.session_id, root, fixed32(self.epoch), fixed32(self.prompt_length)]
-        return b"".join(fixed32(len(part)) + part for part in [*parts, settings, ids_digest(self.ids)])
+        parts += [settings, ids_digest(self.ids), *([self.told] if self.told else [])]
+        return b"".join(fixed32(len(part)) + part for part in parts)
 
     def receipt(self, secret: bytes) -> bytes:
-        """Return the 24 bytes: the key's name, the epoch, half of the HMAC."""
-        return key_name(secret) + fixed32(self.epoch) + hmac_sha256(secret, self.message)[:16]
+        """Return the 24 or 28 bytes: the key's name, the epoch, what is spent, half of the HMAC."""
+        return key_name(secret) + fixed32(self.epoch) + self.told + hmac_sha256(secret, self.message)[:16]
 
 
 # ---- tokenizer ----
@@ -221,3 +228,45 @@ def canonical_tokenizer(content: dict[str, Any]) -> str:
         "tokens": [[index, tokens[index]] for index in sorted(tokens)],
     }
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+# ---- states ----
+
+
+def _float32(value: float) -> float:
+    number: float = unpack("<f", pack("<f", value))[0]
+    return number
+
+
+def _fp8_value(code: int) -> float:
+    """Return the number of an e4m3 code."""
+    exponent, fraction = (code >> 3) & 15, code & 7
+    size = fraction / 8 * 2.0**-6 if exponent == 0 else (1 + fraction / 8) * 2.0 ** (exponent - 7)
+    return -size if code & 128 else size
+
+
+def _nearest_fp8(size: float) -> int:
+    """Return the code below 127 whose number is nearest, of two the even one."""
+    return min(range(127), key=lambda code: (abs(_fp8_value(code) - size), code % 2))
+
+
+def state_row(numbers: Sequence[float], kind: str) -> bytes:
+    """Return a row of numbers that float32 holds: their greatest size is 127 scales in INT8, 448 in FP8.
+
+    A scale below 2^-126, which float32 holds with few bits only, makes a row of zeros.
+    """
+    scale = _float32(max(map(abs, numbers)) / (127 if kind == "INT8" else 448))
+    scale = 0.0 if scale < 2.0**-126 else scale
+    shares = [number / scale if scale else 0.0 for number in numbers]
+    if kind == "INT8":
+        codes = [max(-127, min(127, round(share))) & 255 for share in shares]
+    else:
+        codes = [_nearest_fp8(min(abs(share), 448.0)) | (128 if share < 0 else 0) for share in shares]
+    return pack("<f", scale) + bytes(codes)
+
+
+def read_state_row(row: bytes, kind: str) -> list[float]:
+    """Return a row's numbers, each the product of code and scale in float32."""
+    (scale,) = unpack("<f", row[:4])
+    values = [(code - 256 if code > 127 else code) if kind == "INT8" else _fp8_value(code) for code in row[4:]]
+    return [_float32(value * scale) for value in values]

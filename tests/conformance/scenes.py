@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from airdraft.core.types import NeedPrefix, Opened, Origin, Prefix, RefusalCode, Refused, Sampling, StopReason
 from airdraft.link.virtual_time import constant
-from tests.conformance import scenes_going_on, scenes_receipts, scenes_split
+from tests.conformance import scenes_going_on, scenes_meaning, scenes_receipts, scenes_split
 from tests.conformance.kit import VERSION, Json
 from tests.conformance.recording import LIMITS, PROMPT, HandDevice, HandEdge, Scene, setup_of
 from tests.core.worlds import VOCABULARY, alone, noisy_draft
@@ -666,5 +666,6 @@ SCENES: dict[str, Callable[[], Files]] = {
         *scenes_going_on.SCENES,
         *scenes_receipts.SCENES,
         *scenes_split.SCENES,
+        *scenes_meaning.SCENES,
     )
 }

@@ -95,6 +95,45 @@ FLIPS: list[tuple[str, Callable[[Any], None], str]] = [
     ("tree.edge.json", lambda kit: _set(kit["steps"][3], "event", lambda _: {"slept": {}}), "step 3: expected"),
     ("rows-drawn.device.json", lambda kit: kit["setup"]["plan"].pop("split"), "step 0: outputs"),
     ("rows-drawn.edge.json", lambda kit: kit["steps"][4]["event"]["passed"].pop("row"), "step 4: outputs"),
+    ("receipts.json", lambda kit: _set(kit["presented"][-5], "spent", lambda spent: spent * 2), "session': spent"),
+    ("states.json", lambda kit: _set(kit["rows"][4]["numbers"][0], 1, lambda number: -9.0), "rows 4: bytes"),
+    ("states.json", lambda kit: _set(kit["rows"][5]["read"][0], 1, lambda number: number + 1), "rows 5: read"),
+    ("states.json", lambda kit: _set(kit["refused"][6], "bytes", lambda data: data[:8] + "0000"), "refused 6"),
+    ("meaning-granted.device.json", lambda kit: kit["setup"].pop("semantic"), "step 0: outputs"),
+    ("meaning-granted.device.json", lambda kit: kit["setup"]["plan"].pop("provisional_s"), "step 3: outputs"),
+    (
+        "meaning-granted.device.json",
+        lambda kit: _set(kit["steps"][5]["event"]["channel"], "miss_s", lambda _: 0.25),
+        "step 5: outputs",
+    ),
+    (
+        "meaning-granted.device.json",
+        lambda kit: _set(kit["steps"][13]["after"], "spent", lambda _: 0.0625),
+        "step 13: after",
+    ),
+    ("meaning-lies.device.json", lambda kit: kit["steps"][10]["outputs"].clear(), "step 10: outputs"),
+    (
+        "states-with-drafts.device.json",
+        lambda kit: _set(kit["steps"][3]["event"]["drafted"]["states"][0], 2, lambda number: -number),
+        "step 3: outputs",
+    ),
+    (
+        "states-of-the-doubtful.device.json",
+        lambda kit: _set(kit["steps"][2]["event"]["drafted"]["probabilities"], 1, lambda _: 0.9375),
+        "step 2: outputs",
+    ),
+    ("judged.edge.json", lambda kit: kit["setup"]["judge"]["control_ids"].clear(), "step 8: outputs"),
+    (
+        "judged.edge.json",
+        lambda kit: _set(kit["steps"][4]["event"]["passed"]["evidence"][0], "drafted_log_p", lambda _: -9.0),
+        "step 4: outputs",
+    ),
+    (
+        "states-asked.edge.json",
+        lambda kit: _set(kit["setup"]["judge"]["head"], "draft", lambda _: [[0.0] * 4]),
+        "step 5: outputs",
+    ),
+    ("states-asked.edge.json", lambda kit: _set(kit["steps"][15]["event"], "at_s", lambda _: 4.375), "step 15"),
 ]
 
 

@@ -39,7 +39,7 @@ from airdraft.core.types import (
 from airdraft.v1 import verification_pb2 as pb
 from airdraft.wire.convert import device_frame_to_proto, edge_frame_to_proto
 from airdraft.wire.describe import Description, description_to_proto
-from tests.conformance import receipts, rules
+from tests.conformance import receipts, rules, vectors_semantic
 from tests.conformance.kit import VERSION, Json, down_frame, proto_json, sampling_json, up_frame
 
 GREATEST_ID = (1 << 32) - 1
@@ -56,6 +56,7 @@ def files() -> dict[str, Json]:
         "tokenizers.json": tokenizers(),
         "receipts.json": _head("receipts", receipts.ABOUT) | receipts.content(),
         "wire.json": wire(),
+        "states.json": _head("states", vectors_semantic.ABOUT) | vectors_semantic.states(),
     }
 
 
@@ -350,6 +351,7 @@ def _up() -> list[DeviceFrame]:
         replace(tree, q=(SparseQ((1,), (65535,)), SparseQ((0, 2, 999), (1, 65533, 1)), SparseQ((3, 4), (65534, 1)))),
         replace(tree, probabilities=(1.0, 0.0, 0.625)),
         replace(settled, rows=True),
+        *vectors_semantic.up(),
     ]
 
 
@@ -376,6 +378,7 @@ def _down() -> list[EdgeFrame]:
         Commit(3, 9, (), 9, HASH, 0, (), StopReason.STOP_TOKEN, receipt=b"\xff" * 64),
         replace(commit, row=TargetRow.of(_ROW)),
         replace(commit, row=TargetRow.of(_ROW.astype(np.float16))),
+        *vectors_semantic.down(LIMITS),
     ]
 
 
@@ -487,9 +490,9 @@ def _refused() -> Iterator[Json]:
         ("context_tokens", big),
     ):
         down.append((Opened(3, 7, 9, LIMITS), name, partial(_set_limit, name, number)))
-    for sent, field, spoil in up:
+    for sent, field, spoil in (*up, *vectors_semantic.refused_up()):
         yield _spoiled("up", device_frame_to_proto(sent), field, spoil)
-    for answered, field, spoil in down:
+    for answered, field, spoil in (*down, *vectors_semantic.refused_down(LIMITS)):
         yield _spoiled("down", edge_frame_to_proto(answered), field, spoil)
 
 

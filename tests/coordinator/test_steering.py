@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airdraft.core.session import Tally
-from airdraft.core.types import Commit, Draft, Limits, Open, Opened, Origin, Quote, Timing
+from airdraft.core.types import Commit, Draft, Limits, NeedHidden, Open, Opened, Origin, Quote, Timing
 from coordinator.policy.plan import FRAMES, OBJECTIVES, Plan
 from coordinator.policy.planner import Planner
 from coordinator.policy.steering import MOST_UNTOLD, Steering
@@ -85,6 +85,22 @@ def test_the_same_frame_is_not_told_of_twice() -> None:
     before = made.planner.estimates.round_trip
     made.received(commit(1), Tally(), 2.0)
     assert made.planner.estimates.round_trip == before
+
+
+def test_a_commit_that_waited_for_states_tells_no_round_trip() -> None:
+    made = steering()
+    for seq in range(1, 12):
+        began = float(seq)
+        made.sent(draft(2 * seq), 40, began)
+        made.sent(draft(2 * seq + 1), 40, began + 0.008)
+        made.received(NeedHidden(1, (bytes(8),)), Tally(), began + TRIP_S + PASS_S)
+        made.received(commit(2 * seq), Tally(), began + 2 * TRIP_S + PASS_S)
+    assert median_s(made) == pytest.approx(TRIP_S)
+    made.sent(draft(90), 40, 20.0)
+    made.sent(draft(91), 40, 20.008)
+    before = made.planner.estimates.round_trip
+    made.received(commit(90), Tally(), 20.0 + TRIP_S + PASS_S)
+    assert made.planner.estimates.round_trip != before  # the next one does again
 
 
 def test_stretches_are_judged_once_each() -> None:

@@ -210,7 +210,7 @@ class Heard(RunAhead):
 def test_a_line_that_ends_with_the_text_is_contradicted_only_where_it_differs(right: bool) -> None:
     """The draft of a position comes while the edge's own pass for it is under way."""
     scene = Scene(width=0)
-    rule = scene.edge._run_ahead = Heard(lambda: scene.now)
+    rule = scene.edge._state.run_ahead = Heard(lambda: scene.now)
     scene.first_token()
     work = scene.edge.next_pass()
     assert work is not None
@@ -222,7 +222,7 @@ def test_a_line_that_ends_with_the_text_is_contradicted_only_where_it_differs(ri
 
 def test_a_prefill_says_nothing_of_a_pass_for_one_token() -> None:
     scene = Scene(width=0)
-    rule = scene.edge._run_ahead = Heard(lambda: scene.now)
+    rule = scene.edge._state.run_ahead = Heard(lambda: scene.now)
     scene.run()
     assert rule.last["alone"] is False
     scene.run()

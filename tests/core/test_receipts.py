@@ -109,3 +109,13 @@ def test_text_without_a_receipt_of_ours_is_a_new_prompt_and_is_not_signed(receip
 def test_an_edge_without_a_key_signs_nothing() -> None:
     _, commit = committed_by(opened_with_receipt(KEY), IDS, None)
     assert commit.receipt == b""
+
+
+def test_what_meaning_has_spent_outlives_a_stay_at_an_edge_where_the_session_is_exact() -> None:
+    opened = opened_with_receipt(KEY)
+    opened = replace(opened, receipt=KEY.sign(opened, 3, ids_digest(IDS), 0.25))
+    _, commit = committed_by(opened, IDS, KEY)
+    assert commit.spent == 0.0  # nobody takes a risk here
+    ids = (*IDS, *commit.ids)
+    back = replace(opened, epoch=5, length=len(ids), digest=ids_digest(ids), receipt=commit.receipt)
+    assert KEY.spent(back) == 0.25

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airdraft.core.types import Identity, Sampling
+from airdraft.core.meaning import RULES
+from airdraft.core.types import HiddenProtocol, Identity, Sampling, Semantic, StateKind
 from device_client.journal import Head, Journal, JournalError
 from tests.device_client.journals import HEAD, IDS, PROMPT, begun, opened_copy, refusal, state
 
@@ -47,6 +48,14 @@ HEADS = st.builds(
     draft_revision=st.none() | TEXTS,
     draft_length=st.integers(0, 512),
     model_name=TEXTS,
+    semantic=st.none()
+    | st.builds(
+        Semantic,
+        st.floats(0, 1, exclude_min=True),
+        st.sampled_from(list(RULES)),
+        st.sampled_from(list(HiddenProtocol)),
+        state_kind=st.sampled_from(list(StateKind)),
+    ),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -129,11 +138,26 @@ def test_what_is_no_file_is_no_journal(tmp_path: Path) -> None:
     assert "cannot open" in refusal(lambda: Journal.open(tmp_path / "none"))
 
 
+WISH = {"max_loss": 0.01, "rule": "head", "protocol": "target_only", "state_kind": "int8"}
+
+
 def forged_head(journal: Journal, **changes: object) -> bytes:
     return line(fields(journal.path.read_bytes().splitlines()[0]) | changes)
 
 
-@pytest.mark.parametrize("version", [2, 2**32 - 1])
+@pytest.mark.parametrize("semantic", [None, Semantic(0.01), Semantic(0.5, "kl-judge", HiddenProtocol.MARGIN_FIRST)])
+def test_what_was_asked_for_is_kept(tmp_path: Path, semantic: Semantic | None) -> None:
+    head = replace(HEAD, semantic=semantic)
+    with Journal.create(tmp_path / "j", head):
+        pass
+    first = fields((tmp_path / "j").read_bytes().splitlines()[0])
+    assert first["airdraft_journal"] == (1 if semantic is None else 2)  # an older one reads what it can
+    assert ("semantic" in first) == (semantic is not None)
+    with Journal.open(tmp_path / "j") as kept:
+        assert kept.head == head
+
+
+@pytest.mark.parametrize("version", [3, 2**32 - 1])
 def test_a_newer_format_asks_for_an_update(journal: Journal, version: int) -> None:
     path = journal.path.with_name("newer")
     path.write_bytes(line({"airdraft_journal": version, "what": "we cannot know"}))
@@ -173,6 +197,18 @@ def test_a_newer_format_asks_for_an_update(journal: Journal, version: int) -> No
         {"model_name": "\ud800"},
         {"draft_revision": 1},
         {"more": 1},
+        {"semantic": None},
+        {"airdraft_journal": 2},
+        {"airdraft_journal": 2, "semantic": None},
+        {"airdraft_journal": 2, "semantic": WISH | {"max_loss": 0}},
+        {"airdraft_journal": 2, "semantic": WISH | {"max_loss": 1.5}},
+        {"airdraft_journal": 2, "semantic": WISH | {"max_loss": math.nan}},
+        {"airdraft_journal": 2, "semantic": WISH | {"rule": "no-such-rule"}},
+        {"airdraft_journal": 2, "semantic": WISH | {"protocol": "all"}},
+        {"airdraft_journal": 2, "semantic": WISH | {"protocol": 1}},
+        {"airdraft_journal": 2, "semantic": WISH | {"state_kind": None}},
+        {"airdraft_journal": 2, "semantic": WISH | {"state_width": 7}},
+        {"airdraft_journal": 2, "semantic": {"max_loss": 0.01}},
     ],
 )
 def test_a_forged_head_is_damage(journal: Journal, changes: dict[str, object]) -> None:

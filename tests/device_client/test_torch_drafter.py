@@ -9,11 +9,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from airdraft.checkpoint import CheckpointRefused
-from airdraft.core.drafting import confidences_of
+from airdraft.checkpoint import CheckpointRefused, files_digest
+from airdraft.core.drafting import confidences_of, q_of, state_width_of, states_of
 from airdraft.core.types import Sampling
 from coordinator.policy.acceptance import AcceptanceByPosition
 from coordinator.policy.costs import PassCost
@@ -195,3 +196,83 @@ def test_a_policy_ends_a_proposal_between_two_tokens() -> None:
     assert frame.propose(drafter, path, 8, never) == expected[: doubts + 1]
     assert frame.confidences == pytest.approx(sure[: doubts + 1], rel=1e-4)
     assert drafter.propose([*path, *expected[: doubts + 1]], 7 - doubts, never) == expected[doubts + 1 :]
+
+
+def head_inputs(model: Any, path: list[int]) -> Any:
+    """What the LM head reads at every row of the path, [n, width]."""
+    read: list[Any] = []
+    head: Any = model.get_output_embeddings()
+    with head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])), torch.inference_mode():
+        model(input_ids=torch.tensor([path]))
+    return read[0][0].float().numpy()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_tokens_state_is_what_the_head_read_when_it_wrote_it(name: str) -> None:
+    model: Any = shape(name)
+    path = text(12)
+    drafter = TorchDrafter(model, 100, Sampling(temperature=0.7, seed=3))
+    assert state_width_of(drafter) == model.get_output_embeddings().in_features
+    for turn in range(2):  # the second time most of the path is in the cache
+        proposal = drafter.propose(path, 4, never)
+        expected = head_inputs(model, [*path, *proposal])[len(path) - 1 : -1]
+        assert np.stack(drafter.states) == pytest.approx(expected, rel=1e-3, abs=1e-4), turn
+        assert states_of(drafter) is drafter.states
+        path = [*path, *proposal[:2]]
+
+
+def test_every_token_has_a_state_however_the_proposal_was_cut() -> None:
+    drafter, path = TorchDrafter(shape("llama"), VOCABULARY), text(12)
+    drafter.tells_q = True
+    drafter.propose(path, 4, never)
+    whole = list(drafter.states)
+    for cuts in range(12):
+        proposal = drafter.propose(path, 4, after(cuts))
+        assert len(drafter.states) == len(drafter.q) == len(drafter.confidences) == len(proposal)
+        for mine, known in zip(drafter.states, whole, strict=False):
+            assert mine == pytest.approx(known, rel=1e-3, abs=1e-4)
+
+
+def test_the_state_is_of_the_drafters_own_forward_alone() -> None:
+    """Another thread reads the same model between two layers of a drafted token."""
+    model, path = shape("llama"), text(12)
+    drafter, here = TorchDrafter(model, VOCABULARY), threading.current_thread()
+    drafter.propose(path, 2, never)
+    alone = list(drafter.states)
+
+    def cancelled() -> bool:
+        if threading.current_thread() is here:
+            other = threading.Thread(target=lambda: greedy(model, text(9, seed=4), 1))
+            other.start()
+            other.join()
+        return False
+
+    drafter.propose(path, 2, cancelled)
+    assert np.stack(drafter.states) == pytest.approx(np.stack(alone), rel=1e-3, abs=1e-4)
+
+
+def test_q_is_told_once_it_is_asked_for() -> None:
+    model, path = shape("llama"), text(12)
+    drafter = TorchDrafter(model, 100)
+    drafter.propose(path, 3, never)
+    assert list(q_of(drafter)) == []
+    drafter.tells_q = True
+    proposal = drafter.propose(path, 3, never)
+    with torch.inference_mode():
+        logits: Any = model(input_ids=torch.tensor([[*path, *proposal]])).logits
+    rows = torch.softmax(logits[0, 11:14, :100].double(), -1)
+    assert len(drafter.q) == 3
+    for token, row, q in zip(proposal, rows, drafter.q, strict=True):
+        top = torch.topk(row, 8)
+        assert set(q.ids) == set(top.indices.tolist())
+        assert token in q.ids
+        expected = (row[list(q.ids)] / top.values.sum()).tolist()
+        assert q.probabilities() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_digest_is_that_of_the_files(tmp_path: Path) -> None:
+    folder = save(shape("llama"), tmp_path / "drafter")
+    save_tokenizer(folder, 100)
+    drafter, _ = load_torch_drafter(str(folder), vocabulary=100)
+    assert drafter.digest() == files_digest(folder)
+    assert TorchDrafter(shape("llama"), VOCABULARY).digest() == b""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from airdraft.checkpoint import files_digest
 from airdraft.core.types import Sampling, Span
 from edge_node.engine.assembly import PoolTooSmall, assemble, host_memory_bytes, pool_rows, text_rows
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.loading import load_target
 from edge_node.engine.runner import StepRunner
 from edge_node.engine_messages import Load, Loaded, LoadFailed
-from edge_node.step import DraftItem, DraftStep, Extent, Item, Outcome, Step
+from edge_node.heads import save_head
+from edge_node.step import DraftItem, DraftStep, Extent, Item, Judged, Outcome, Step
 from tests.checkpoints import TOKENS, edit_json, save
+from tests.heads import head_by_gap
 from tests.shapes import CONTEXT, shape
 
 # ---- the size of the pool ----
@@ -154,6 +159,39 @@ def test_a_pool_that_memory_cannot_hold_is_refused(folder: Path) -> None:
     failed = refused(load_of(folder, kv_tokens=1 << 50))
     assert failed.kind == "machine"
     assert "--kv-tokens" in failed.message
+
+
+# ---- semantic heads ----
+
+
+def saved_head(folder: Path, where: Path, **changes: Any) -> str:
+    """Write a head for the model in ``folder``, which tells a token's risk by its log-probabilities."""
+    path = where / "head.safetensors"
+    head = head_by_gap(**{"target": files_digest(folder), "target_width": 48, **changes})
+    save_head(path, head)
+    return str(path)
+
+
+@pytest.mark.parametrize("profile", ["fast", "strict"])
+def test_its_heads_read_drafts(folder: Path, tmp_path: Path, profile: str) -> None:
+    path = saved_head(folder, tmp_path)
+    runner, _ = assembled(load_of(folder, heads=(path, path), profile=profile))
+    item = replace(item_at(0, 192, (1, 2, 3, 4, 5)), judged=Judged(4, head=1))
+    (outcome,) = run(runner, item)
+    assert len(outcome.evidence) >= 2
+    for evidence in outcome.evidence:
+        assert evidence.partial == pytest.approx((evidence.choice_log_p - evidence.drafted_log_p,), abs=1e-4)
+
+
+def test_a_head_that_is_for_another_model_or_broken_is_refused(folder: Path, tmp_path: Path) -> None:
+    def message(path: str) -> str:
+        failed = refused(load_of(folder, heads=(path,)))
+        assert (failed.kind, "\n" in failed.message) == ("checkpoint", False)
+        return failed.message
+
+    assert "another target" in message(saved_head(folder, tmp_path, target=b"x" * 32))
+    assert "states of 12 numbers, and the target's have 48" in message(saved_head(folder, tmp_path, target_width=12))
+    assert "cannot be read" in message(str(tmp_path / "none.safetensors"))
 
 
 # ---- isolation, on a real model ----

@@ -142,10 +142,12 @@ def schedules(first: int, count: int) -> int:
     return sum(len(differing(played(runner, alone, seed, 1 + seed % 6), alone)) for seed in range(first, first + count))
 
 
+@pytest.mark.slow
 def test_random_schedules_in_strict() -> None:
     assert schedules(1000, 150) == 0
 
 
+@pytest.mark.slow
 def test_sixty_four_sessions_in_fast_differ_after_counted_near_ties_alone() -> None:
     """In bfloat16 rounding turns choices all the time; each of them was counted."""
     runner, alone = setting("fast", torch.bfloat16, tie=0.25)

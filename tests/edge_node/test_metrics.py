@@ -117,7 +117,7 @@ def test_a_scripted_run_reads_back_over_http() -> None:
     assert read("drafter_tokens_total", drafter="device") == 6
     assert read("drafter_tokens_total", drafter="edge") == 3
     origins = {origin: read("committed_tokens_total", origin=origin.name.lower()) for origin in Origin}
-    assert origins == {A: 4, R: 2, B: 1, AHEAD: 2, OWN: 1}
+    assert origins == {A: 4, R: 2, B: 1, AHEAD: 2, OWN: 1, Origin.MEANING: 0}
     assert read("generation_tokens_total") == 10
     assert read("prompt_tokens_total") == 12
     assert read("prefix_cache_queries_total") == 12
@@ -197,6 +197,25 @@ def test_a_counter_by_position_counts_at_every_place_before_the_end(ends: list[i
     registry.register(counter)
     counted = [registry.get_sample_value("places_total", {"position": str(place)}) for place in range(71)]
     assert counted == [sum(end > place for end in ends) or None for place in range(71)]
+
+
+def test_tokens_accepted_by_meaning_are_accepted_and_counted_apart() -> None:
+    metrics = EdgeMetrics()
+    passed(metrics, a_pass(4), commit(A, Origin.MEANING, A, R))
+    assert value(metrics, "spec_decode_num_accepted_tokens_total") == 3
+    assert value(metrics, "committed_tokens_total", origin="meaning") == 1
+    metrics.meaning.accepted((0.01, 0.25))
+    assert value(metrics, "meaning_risk_total") == pytest.approx(0.26)
+
+
+def test_a_result_that_waited_is_counted_when_it_is_committed() -> None:
+    metrics, held = EdgeMetrics(), a_pass(2)
+    passed(metrics, held)
+    assert value(metrics, "spec_decode_num_drafts_total") == 0
+    metrics.committed(held, [commit(A, R)])
+    assert value(metrics, "spec_decode_num_drafts_total") == 1
+    assert value(metrics, "spec_decode_num_accepted_tokens_total") == 1
+    assert value(metrics, "session_passes_total", work="verify") == 1
 
 
 def test_the_docs_name_every_metric_and_no_other() -> None:

@@ -265,6 +265,7 @@ def test_few_rows_are_named(settings: Sampling, percent: float) -> None:
 
 
 @pytest.mark.parametrize("settings", [Sampling(), WARM, *CUTS.values()])
+@pytest.mark.slow
 def test_most_that_are_named_can_turn(settings: Sampling) -> None:
     chance = np.random.default_rng(12)
     logits, paths = make_rows(chance, 2_000, 60, 1.0)

@@ -55,6 +55,10 @@ class RowsEngine:
         self.computed += self.passes[-1]
         return logits
 
+    def extend_with_states(self, work: Sequence[tuple[Extent, Span]]) -> tuple[list[Tensor], list[Tensor]]:
+        logits = self.extend(work)
+        return logits, [rows[:, :2] for rows in logits]
+
     def _rows_of(self, extent: Extent, span: Span) -> Tensor:
         first = extent.first
         before = tuple(self.held[first : first + span.start])

@@ -17,6 +17,9 @@ from airdraft.link.virtual_world import Told
 from tests.link.faults_history import THIEF
 from tests.link.faults_trial import Trial
 
+HELD_S = (0.0, 0.05, 0.3, 5.0)
+"""How long an edge may be asked to hold its own tokens back."""
+
 TOLD: tuple[Told, ...] = ("both", "device", "edge")
 
 
@@ -217,6 +220,7 @@ def _replan(trial: Trial, step: Step) -> bool:
         outstanding=flights[step.b % 3],
         waits=step.a % 8 > 3,
         own_draft=step.b % 6 < 3,
+        provisional_s=HELD_S[int(step.share * 4) % 4] if device.wish.semantic is not None else 0.0,
     )
     device.soon(lambda: device.replans(plan))
     return True

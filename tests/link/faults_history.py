@@ -20,6 +20,7 @@ from airdraft.core.errors import (
     Superseded,
 )
 from airdraft.core.session import Committed, EdgeSession
+from airdraft.core.session.judging import HIDDEN_WAIT_S
 from airdraft.core.types import (
     Commit,
     DeviceFrame,
@@ -37,7 +38,8 @@ from airdraft.link.virtual_edge import EdgeProcess, Entry
 from airdraft.link.virtual_stream import Stream
 
 CHECKS = (
-    "text",  # what is committed and shown is the target's own
+    "text",  # what is committed and shown is the target's own, or drafted and as good where that was granted
+    "meaning",  # what stands by meaning is told as such, and costs what it costs
     "order",  # shown once, without a gap, never taken back
     "stop",  # it ends where the text ends, for the right reason
     "journal first",  # shown, acked and attached only with what is journalled
@@ -93,6 +95,7 @@ class Model:
     max_tokens: int
     choices: Callable[[Text], Sequence[int]]  # the right next tokens: one, but for near ties
     near_ties: bool = False
+    stands: Callable[[Text], bool] | None = None  # whether a path's last id was drafted and is as good; None: none is
 
     def stop(self, text: Text) -> StopReason | None:
         """Return why a text has ended, None where it has not."""
@@ -104,8 +107,17 @@ class Model:
         """Check that ``ids`` are a right continuation of a text. Raises Caught."""
         for token in ids:
             must(self.stop(text) is None, "stop", f"{token} after the end, at {len(text)}")
-            right = self.choices(text)
-            must(token in right, "text", f"{token} at {len(text)}, {right} is right")
+            right, path = self.choices(text), (*text, token)
+            stands = token in right or (self.stands is not None and self.stands(path))
+            must(stands, "text", f"{token} at {len(text)}, {right} is right")
+            text = path
+
+    def told(self, text: Text, ids: Sequence[int], origins: Sequence[Origin]) -> None:
+        """Check that of a fresh continuation what is not the target's own is told as such. Raises Caught."""
+        for token, origin in zip(ids, origins, strict=True):
+            must(
+                (token in self.choices(text)) != (origin is Origin.MEANING), "meaning", f"{origin.name} at {len(text)}"
+            )
             text = (*text, token)
 
 
@@ -121,10 +133,12 @@ def _lengths(span: Span) -> list[int]:
 def _may_go_ahead(session: EdgeSession) -> bool:
     """Say whether a session could run a pass without its device, and whether nothing is under way that it waits for."""
     text = session._text
-    waits = session.in_flight or session._own._work is not None
+    state = session._state
+    waits = session.in_flight or state.own._work is not None or state.held is not None
     ready = session.attached and not session.finished and text.stop is None and text.complete and not waits
-    runs = session._idle or not session.waits
-    return ready and runs and text.length - session._acked < session.limits.ahead_tokens
+    runs = session.idle or not session.waits
+    ahead = state.line_length - state.drafts.acked
+    return ready and runs and not state.line_ended and ahead < session.limits.ahead_tokens
 
 
 class History:
@@ -146,6 +160,9 @@ class History:
         self._superseded: set[DeviceProcess] = set()
         self._signed: dict[tuple[bytes, bytes], int] = {}  # length, by key and session
         self._receipts: dict[tuple[bytes, bytes], int] = {}  # length, by key and receipt
+        self._began: dict[Entry, int] = {}  # committed at its last attach
+        self._beside: dict[Entry, int] = {}  # tokens held back beside the line that its last pass judges
+        self._spent: dict[Entry, float] = {}
         self._sitting: dict[Entry, tuple[float, int]] = {}  # since when, and how often asked without an event
 
     # ---- the device ----
@@ -234,6 +251,8 @@ class History:
             f"{edge.name} counts {live} live nodes, {granted} granted",
         )
         self._sitting.pop(entry, None)
+        if isinstance(frame, Open):
+            self._began[entry] = entry.session.committed_length
         if isinstance(frame, Open) and edge.receipts is not None:
             self._presented(edge.receipts.name, stream, entry, frame)
 
@@ -253,6 +272,14 @@ class History:
         text = tuple(entry.session._text.ids[: commit.base])
         self.model.follows(text, commit.ids)
         must(commit.epoch == entry.session.epoch, "fence", f"text for epoch {commit.epoch}")
+        if not self.model.near_ties and commit.base >= self._began[entry]:
+            self.model.told(text, commit.ids, commit.origins)
+        overruled = commit.origins[:1] == (Origin.RECOVERED,) and len(commit.ids) > self._beside.get(entry, 0) > 0
+        if commit.base >= self._began[entry] and overruled:
+            ahead = commit.length - entry.session._drafts.acked
+            must(ahead <= edge.limits.ahead_tokens, "ahead", f"{ahead} ahead with what was held back")
+        must(commit.spent >= self._spent.get(entry, 0.0), "meaning", "a risk that was spent is had back")
+        self._spent[entry] = commit.spent
         if self.perfect:
             must(Origin.RECOVERED not in commit.origins, "acceptance", "a perfect draft was contradicted")
         if edge.receipts is None:
@@ -267,10 +294,11 @@ class History:
         """Check that what a pass adds to the text without the device ends within what the edge may go ahead."""
         session = entry.session
         self._sitting.pop(entry, None)
-        if not work.span.wanted or session._token_due or (work.nodes and not work.own):
-            return
-        lengths = _lengths(work.span)[len(work.span.tokens) - work.own :] or [session.committed_length]
-        ahead = max(lengths) + 1 - session._acked
+        self._beside[entry] = len(session._state.provisional) if session._state.branches else 0
+        if not work.span.wanted or session._state.token_due or (work.nodes and not work.own) or self._beside[entry]:
+            return  # beside a branch the token behind what is held back counts when it is committed
+        lengths = _lengths(work.span)[len(work.span.tokens) - work.own :] or [session._state.line_length]
+        ahead = max(lengths) + 1 - session._drafts.acked
         must(ahead <= edge.limits.ahead_tokens, "ahead", f"{ahead} ahead, {edge.limits.ahead_tokens} granted")
 
     def edge_rests(self, edge: EdgeProcess, entry: Entry) -> None:
@@ -278,16 +306,33 @@ class History:
 
         A wait ends, and takes no longer than what drafts can have saved, beginning with a pass.
         """
-        until_s = entry.session.wakes_s
-        if until_s is None:
-            must(not _may_go_ahead(entry.session), "waits", "nothing will ever wake a session that could go ahead")
+        session = entry.session
+        self._deadlines(edge, session)
+        until_s = session._state.sits_until_s
+        may = session.wakes_s is None and _may_go_ahead(session)
+        must(not may, "waits", "nothing will ever wake a session that could go ahead")
+        if until_s is None or session.wakes_s is None:
             return
         since_s, asked = self._sitting.get(entry, (edge.now, 0))
         self._sitting[entry] = since_s, asked + 1
         must(until_s > edge.now, "waits", f"it is to wake at {until_s}, and it is {edge.now}")
         must(asked < MOST_ASKED, "waits", f"asked {asked} times, and nothing happened")
-        most_s = (1 + entry.session.committed_length - self.prompt_length) * self.longest_pass_s
+        most_s = (1 + session.committed_length - self.prompt_length) * self.longest_pass_s
         must(until_s - since_s <= most_s + 1e-6, "waits", f"it waits {until_s - since_s} s, {most_s} s at the most")
+
+    def _deadlines(self, edge: EdgeProcess, session: EdgeSession) -> None:
+        """Check that what a session holds back has a deadline ahead of it, no later than was agreed."""
+        state = session._state
+        if not session.attached or (state.held is None and not state.provisional.tokens):
+            return
+        agreed_s = HIDDEN_WAIT_S if state.held is not None else state.asked.provisional_s
+        told = state.held is None and (session.in_flight or state.drafts.tree.nodes)
+        until_s = session.wakes_s
+        if until_s is None:
+            must(bool(told), "waits", "nothing will ever release what is held back")
+            return
+        must(until_s <= edge.now + agreed_s + 1e-6 or bool(told), "waits", f"held back for {until_s - edge.now} s")
+        must(until_s > edge.now, "waits", f"due since {until_s}, and it is {edge.now}")
 
     # ---- the end ----
 

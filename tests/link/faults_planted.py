@@ -14,13 +14,14 @@ from weakref import WeakKeyDictionary
 from airdraft.core import receipts
 from airdraft.core.errors import SpecError
 from airdraft.core.paths import HashedPath, next_hash
-from airdraft.core.session import Committed, DeviceSession, EdgeSession, Liveness, Reattachment, edge
+from airdraft.core.session import Committed, DeviceSession, EdgeSession, Liveness, Reattachment, edge_passes
 from airdraft.core.session.ahead import Ahead
+from airdraft.core.session.edge_commits import Commits
 from airdraft.core.types import Draft, EdgeFrame, Finish, Pass, PassResult, Refused
 from airdraft.link.virtual_device import DeviceProcess
 from airdraft.link.virtual_journal import Journal
 from airdraft.link.virtual_time import RowEngine
-from tests.link import faults_planted_ahead  # noqa: F401 (its bugs are put into BUGS)
+from tests.link import faults_planted_ahead, faults_planted_meaning  # noqa: F401 (their bugs are put into BUGS)
 from tests.link.faults_bugs import BUGS, Bug, Patches, bug, getter
 
 __all__ = ["BUGS", "Bug", "small_window"]
@@ -61,10 +62,10 @@ def drafts_of_the_stream_before_stay_live() -> Patches:
     right = EdgeSession.attach
 
     def attach(self: EdgeSession, *arguments: Any) -> Any:
-        nodes, waiting = dict(self._tree.nodes), list(self._waiting)
+        nodes, waiting = dict(self._drafts.tree.nodes), list(self._drafts.waiting)
         frames = right(self, *arguments)
-        self._tree.nodes |= nodes
-        self._waiting += waiting
+        self._drafts.tree.nodes |= nodes
+        self._drafts.waiting += waiting
         return frames
 
     yield patch.object(EdgeSession, "attach", attach)
@@ -78,7 +79,7 @@ def drafts_before_the_prefix_are_dropped() -> Patches:
     right = EdgeSession._prefix_is
 
     def prefix_is(self: EdgeSession, *arguments: Any) -> Any:
-        self._waiting.clear()
+        self._drafts.waiting.clear()
         return right(self, *arguments)
 
     yield patch.object(EdgeSession, "_prefix_is", prefix_is)
@@ -102,9 +103,10 @@ def the_device_acks_only_with_drafts() -> Patches:
 def nothing_is_decoded_for_an_idle_device() -> Patches:
     right = EdgeSession._draft
 
-    def draft(self: EdgeSession, frame: Draft) -> None:
-        right(self, frame)
-        self._idle = False
+    def draft(self: EdgeSession, frame: Draft) -> Any:
+        frames = right(self, frame)
+        self._drafts.idle = False
+        return frames
 
     yield patch.object(EdgeSession, "_draft", draft)
 
@@ -114,7 +116,7 @@ def live_nodes_are_dropped_on_eviction() -> Patches:
     right = EdgeSession.evicted
 
     def evicted(self: EdgeSession, **arguments: Any) -> Any:
-        self._tree.clear()
+        self._drafts.tree.clear()
         return right(self, **arguments)
 
     yield patch.object(EdgeSession, "evicted", evicted)
@@ -170,8 +172,8 @@ def the_device_knows_only_its_first_edge() -> Patches:
 
 @bug("faults", "stop", "finishes")
 def the_stop_is_not_told_again() -> Patches:
-    right = EdgeSession._missed
-    yield patch.object(EdgeSession, "_missed", lambda self, base: replace(right(self, base), stop=None))
+    right = Commits.missed
+    yield patch.object(Commits, "missed", lambda self, base: replace(right(self, base), stop=None))
 
 
 @bug("faults", "finishes")
@@ -256,7 +258,7 @@ def passes_are_not_fenced() -> Patches:
     def finished_pass(self: EdgeSession, done: Pass, result: PassResult) -> Any:
         if self._text.complete:
             done = replace(done, epoch=self.epoch, base=self._text.length, base_hash=self._text.path.end)
-            self._in_flight = done
+            self._state.in_flight = done
         return right(self, done, result)
 
     yield patch.object(EdgeSession, "finished_pass", finished_pass)
@@ -336,8 +338,8 @@ def a_commit_with_a_wrong_hash_is_taken() -> Patches:
 def a_receipt_of_another_session_is_accepted() -> Patches:
     right = receipts.ReceiptKey._mac
 
-    def mac(self: receipts.ReceiptKey, opened: Any, epoch: int, digest: bytes) -> bytes:
-        return right(self, replace(opened, session_id=bytes(16)), epoch, digest)
+    def mac(self: receipts.ReceiptKey, opened: Any, *arguments: Any) -> bytes:
+        return right(self, replace(opened, session_id=bytes(16)), *arguments)
 
     yield patch.object(receipts.ReceiptKey, "_mac", mac)
 
@@ -354,7 +356,7 @@ def a_receipt_holds_only_in_its_own_epoch() -> Patches:
 
 @bug("receipts", keys=2)
 def any_text_is_taken_for_the_fleets_own() -> Patches:
-    yield patch.object(EdgeSession, "attested", property(lambda self: True, lambda self, value: None), create=True)
+    yield patch.object(Commits, "attested", property(lambda self: True, lambda self, value: None), create=True)
 
 
 # ---- the engine and its cache ----
@@ -362,14 +364,14 @@ def any_text_is_taken_for_the_fleets_own() -> Patches:
 
 @bug("text", "crash", "stop")
 def roll_back_is_off_by_one() -> Patches:
-    right = EdgeSession._commit
+    right = Commits.decide
 
-    def commit(self: EdgeSession, *arguments: Any) -> Any:
-        frames = right(self, *arguments)
-        self._kv_length += 1
+    def decide(self: Commits) -> Any:
+        frames = right(self)
+        self._state.rows.length += 1
         return frames
 
-    yield patch.object(EdgeSession, "_commit", commit)
+    yield patch.object(Commits, "decide", decide)
 
 
 @bug("text", "crash", "stop", siblings=True)
@@ -383,9 +385,9 @@ def rows_are_believed_in_after_an_eviction() -> Patches:
     right = EdgeSession.evicted
 
     def evicted(self: EdgeSession, **arguments: Any) -> Any:
-        length = self._kv_length
+        length = self._rows.length
         frames = right(self, **arguments)
-        self._kv_length = length
+        self._rows.length = length
         return frames
 
     yield patch.object(EdgeSession, "evicted", evicted)
@@ -396,9 +398,9 @@ def rows_of_a_text_that_was_cut_are_believed_in() -> Patches:
     right = EdgeSession.attach
 
     def attach(self: EdgeSession, opened: Any) -> Any:
-        before = self._kv_length
+        before = self._rows.length
         frames = right(self, opened)
-        self._kv_length = min(before, max(0, opened.length - 1))
+        self._rows.length = min(before, max(0, opened.length - 1))
         return frames
 
     yield patch.object(EdgeSession, "attach", attach)
@@ -411,7 +413,7 @@ def the_seed_does_not_reach_the_pass() -> Patches:
     def next_pass(self: EdgeSession) -> Any:
         work = right(self)
         if work is not None:
-            self._in_flight = work = replace(work, sampling=replace(work.sampling, seed=0))
+            self._state.in_flight = work = replace(work, sampling=replace(work.sampling, seed=0))
         return work
 
     yield patch.object(EdgeSession, "next_pass", next_pass)
@@ -419,7 +421,7 @@ def the_seed_does_not_reach_the_pass() -> Patches:
 
 @bug("text", "stop")
 def penalties_do_not_see_the_text() -> Patches:
-    yield patch.object(edge, "penalised", lambda sampling: False)
+    yield patch.object(edge_passes, "penalised", lambda sampling: False)
 
 
 # ---- acceptance ----
@@ -441,7 +443,7 @@ def a_draft_that_agrees_is_begun_anew() -> Patches:
 def drafts_hang_one_position_late() -> Patches:
     right = DeviceSession.drafted
 
-    def drafted(self: DeviceSession, work: Any, tokens: Sequence[int]) -> Any:
-        return right(self, work, [*tokens[1:], *tokens[:1]])
+    def drafted(self: DeviceSession, work: Any, tokens: Sequence[int], **told: Any) -> Any:
+        return right(self, work, [*tokens[1:], *tokens[:1]], **told)
 
     yield patch.object(DeviceSession, "drafted", drafted)

@@ -9,37 +9,31 @@ from unittest.mock import patch
 
 from airdraft.core.paths import DraftTree, Node, frame_nodes
 from airdraft.core.session import DeviceSession, EdgeSession, RunAhead
+from airdraft.core.session.edge_state import EdgeState
 from airdraft.core.session.own_draft import OwnDraft
 from airdraft.core.types import Draft, Pass, PassResult, Work
-from tests.link.faults_bugs import Patches, bug, getter
+from tests.link.faults_bugs import Patches, bug
 
 # ---- limits and waits ----
 
 
 @bug("ahead", run_ahead=True, ahead_tokens=2, acceptance=0.3)
 def the_edge_runs_on_whatever_is_acked() -> Patches:
-    right = getter(EdgeSession, "_may_run")
+    right = EdgeState.may_run
 
-    def may_run(self: EdgeSession) -> bool:
-        acked, self._acked = self._acked, self._text.length
+    def may_run(self: EdgeState) -> bool:
+        acked, self.drafts.acked = self.drafts.acked, self.line_length
         try:
             return bool(right(self))
         finally:
-            self._acked = acked
+            self.drafts.acked = acked
 
-    yield patch.object(EdgeSession, "_may_run", property(may_run))
+    yield patch.object(EdgeState, "may_run", may_run)
 
 
 @bug("waits", run_ahead=True, draft_length=1, outstanding=64)
 def who_sits_a_step_out_is_never_asked_again() -> Patches:
-    right = EdgeSession.wish
-
-    def wish(self: EdgeSession) -> Any:
-        wished = right(self)
-        self.wakes_s = None
-        return wished
-
-    yield patch.object(EdgeSession, "wish", wish)
+    yield patch.object(EdgeSession, "wakes_s", property(lambda self: self._state.deadline_s))
 
 
 @bug("waits", run_ahead=True, draft_length=1, outstanding=64)
@@ -84,16 +78,16 @@ def a_draft_that_was_cut_short_is_spliced_a_token_late() -> Patches:
 
 @bug("refusals", "credits", "finishes", "crash", run_ahead=True, acceptance=0.3, draft_length=8, outstanding=4)
 def what_the_edges_own_token_contradicts_stays_live() -> Patches:
-    right = EdgeSession._commit
+    right = EdgeSession.finished_pass
 
-    def commit(self: EdgeSession, done: Pass, result: PassResult) -> Any:
-        nodes = dict(self._tree.nodes)
+    def finished_pass(self: EdgeSession, done: Pass, result: PassResult) -> Any:
+        nodes = dict(self._drafts.tree.nodes)
         frames = right(self, done, result)
         if not done.nodes:
-            self._tree.nodes |= nodes
+            self._drafts.tree.nodes |= nodes
         return frames
 
-    yield patch.object(EdgeSession, "_commit", commit)
+    yield patch.object(EdgeSession, "finished_pass", finished_pass)
 
 
 @bug("text", "crash", "order", "faults", "stop", run_ahead=True, pass_s=1.0,
@@ -104,7 +98,7 @@ def tokens_of_the_edge_are_committed_in_a_later_epoch() -> Patches:
     def finished_pass(self: EdgeSession, done: Pass, result: PassResult) -> Any:
         if self._text.complete and done.work is Work.RUN_AHEAD:
             done = replace(done, epoch=self.epoch, base=self._text.length, base_hash=self._text.path.end)
-            self._in_flight = done
+            self._state.in_flight = done
         return right(self, done, result)
 
     yield patch.object(EdgeSession, "finished_pass", finished_pass)
@@ -112,17 +106,17 @@ def tokens_of_the_edge_are_committed_in_a_later_epoch() -> Patches:
 
 @bug("ahead", run_ahead=True, ahead_tokens=5, acceptance=0.9, own_draft_tokens=8, draft_length=0)
 def the_edge_drafts_more_than_it_may_run_ahead() -> Patches:
-    right = EdgeSession._pass_nodes
+    right = EdgeState.line_nodes
 
-    def pass_nodes(self: EdgeSession) -> list[Node]:
-        acked, self._acked = self._acked, self._text.length
+    def line_nodes(self: EdgeState) -> list[Node]:
+        acked, self.drafts.acked = self.drafts.acked, self.line_length
         try:
             return right(self)
         finally:
-            self._acked = acked
+            self.drafts.acked = acked
 
-    yield patch.object(EdgeSession, "_own_room", property(lambda self: self._own.length))
-    yield patch.object(EdgeSession, "_pass_nodes", pass_nodes)
+    yield patch.object(EdgeState, "own_room", property(lambda self: self.own.length))
+    yield patch.object(EdgeState, "line_nodes", line_nodes)
 
 
 @bug("acceptance", "crash", run_ahead=True, acceptance=1.0, near_ties=0.0, own_draft_tokens=4, draft_length=2,
@@ -146,7 +140,7 @@ def a_draft_of_the_edge_outlives_its_text() -> Patches:
     def own_drafted(self: EdgeSession, work: Any, tokens: Sequence[int]) -> None:
         right(self, work, tokens)
         if self._text.complete:
-            self._own._written_at = self._text.path.end
-            self._own._written = self._text.length, self._text.path.end, tuple(tokens)
+            self._state.own._written_at = self._text.path.end
+            self._state.own._written = self._text.length, self._text.path.end, tuple(tokens)
 
     yield patch.object(EdgeSession, "own_drafted", own_drafted)

@@ -80,6 +80,27 @@ def conduct(seed: int) -> dict[str, Any]:
     return {**_CONDUCTS[number % len(_CONDUCTS)], "run_ahead": bool(run_ahead)}
 
 
+SEMANTIC: tuple[dict[str, Any], ...] = (
+    {},
+    {"meaning": "target-only", "near_ties": 0.0},
+    {"meaning": "mismatch-first", "near_ties": 0.0, "stateless": 0.2},
+    {"meaning": "full-hidden", "near_ties": 0.0, "stateless": 0.2},
+    {"meaning": "margin-first", "near_ties": 0.0},
+    {"meaning": "target-only", "near_ties": 0.0, "strictness": 0.0},
+)
+_HELD_S = (0.0, 0.05, 0.3, 0.3, 5.0)
+
+
+def semantic(seed: int) -> dict[str, Any]:
+    """Return what a seed's session lets stand by meaning, and how long its edge holds back what is its own.
+
+    As ``conduct``, and apart from it: each way to draft meets each protocol.
+    """
+    number = seed // 2 // 2 // len(_CONDUCTS)
+    variant, held = SEMANTIC[number % len(SEMANTIC)], _HELD_S[(seed // 2 + number) % len(_HELD_S)]
+    return {**variant, "provisional_s": held} if variant else {}
+
+
 def draw_step(chance: random.Random, kinds: Sequence[str] = tuple(FAULTS)) -> Step:
     """Draw one step of one of the ``kinds``."""
     return Step(
@@ -101,7 +122,7 @@ def draw(
 ) -> Schedule:
     """Draw a schedule by its seed; without ``conducts`` every edge waits for a device that fills its frames."""
     chance = random.Random(seed)
-    setting = replace(draw_setting(chance, seeded=seeded), **(conduct(seed) if conducts else {}))
+    setting = replace(draw_setting(chance, seeded=seeded), **(conduct(seed) | semantic(seed) if conducts else {}))
     return Schedule(setting, tuple(draw_step(chance, kinds) for _ in range(chance.randint(*steps))))
 
 

@@ -16,13 +16,13 @@ from airdraft.core.receipts import ReceiptKey
 from airdraft.core.rows import TargetRow
 from airdraft.core.sampling import choose, penalised
 from airdraft.core.session import EdgeSession, RunAhead
-from airdraft.core.types import Limits, Open, Plan, Sampling
+from airdraft.core.types import EXACT, Limits, Open, Plan, Sampling
 from airdraft.link.virtual_edge import Clock
 from airdraft.link.virtual_journal import Wish
-from airdraft.link.virtual_time import NextDraft
 from airdraft.link.virtual_world import EdgePlan, Scene, Ways, Wire, World
 from tests.core.worlds import IDENTITY, VOCABULARY, pseudo_target
 from tests.link.faults_history import Caught, History, Model, must
+from tests.link.faults_meaning import Meaning, share
 from tests.link.faults_wires import with_siblings
 
 FINISH_S = 60.0
@@ -70,6 +70,11 @@ class Setting:
     dies: bool = False  # one edge is dead when faults stop, and stays so
     run_ahead: bool = False  # edges go ahead of the device
     siblings: bool = False  # a proxy hangs a wrong sibling beside every draft
+    meaning: str = ""  # the protocol of a semantic session; empty: it is exact
+    harmless: float = 0.5  # share of the paths on which a drafted token that is not the target's own is as good
+    stateless: float = 0.0  # share of the paths for which the drafter has no state to tell
+    strictness: float = 1.0  # of the judge: 0 lets nothing stand
+    provisional_s: float = 0.0  # the device asks the edge to hold its own tokens back so long
 
 
 # ---- targets ----
@@ -99,12 +104,6 @@ def target(rows: Sequence[int], sampling: Sampling, path: Sequence[int]) -> int:
     return pseudo_target(rows) if sampling == SAMPLINGS[0] else seeded_target(rows, sampling, path)
 
 
-def _share(salt: bytes, path: Sequence[int]) -> float:
-    """Return a number in [0, 1) that belongs to a path."""
-    noise = blake2b(repr(tuple(path)).encode(), digest_size=4, salt=salt).digest()
-    return int.from_bytes(noise, "little") / 2**32
-
-
 # ---- a trial ----
 
 
@@ -127,19 +126,37 @@ class Trial:
         self._sampling = replace(SAMPLINGS[setting.sampling], seed=chance.getrandbits(64) if setting.sampling else 0)
         prompt = tuple(chance.randrange(VOCABULARY) for _ in range(setting.prompt))
         stops, perfect = frozenset(setting.stops), setting.acceptance == 1.0 and not setting.near_ties
-        model = Model(prompt, stops, setting.max_tokens, self._choices, near_ties=setting.near_ties > 0)
+        self._meaning = (
+            Meaning(setting.meaning, setting.harmless, setting.stateless, setting.strictness)
+            if setting.meaning
+            else None
+        )
+        near_ties, stands = setting.near_ties > 0, self._stands if self._meaning else None
+        model = Model(prompt, stops, setting.max_tokens, self._choices, near_ties, stands)
         self.history = History(model, perfect=perfect, longest_pass_s=setting.pass_s)
         wire = with_siblings(wire or Wire()) if setting.siblings else wire or Wire()
 
         def made(opened: Open, limits: Limits, receipts: ReceiptKey | None, clock: Clock) -> EdgeSession:
             rule = RunAhead(clock) if setting.run_ahead else None
             own = setting.own_draft_tokens
-            return core(opened, limits, receipts, own_draft_tokens=own, run_ahead=rule, bonus=setting.bonus)
+            granted, judge = self._meaning.grant(opened) if self._meaning else (EXACT, None)
+            return core(
+                opened,
+                limits,
+                receipts,
+                own_draft_tokens=own,
+                run_ahead=rule,
+                bonus=setting.bonus,
+                granted=granted,
+                judge=judge,
+                clock=clock,
+            )
 
         own_draft = looked_up if setting.own_lookup else None
         self.world = World(
-            self._scene(prompt), self._choose, self._drafter(), self.history, wire, made, own_draft, ways, self._row
-        )
+            self._scene(prompt), self._choose, self._draft, self.history, wire, made, own_draft, ways, self._row,
+            self._meaning.evidence if self._meaning else None, self._meaning.state if self._meaning else None,
+        )  # fmt: skip
         self._guarded(self.world.begin)
 
     def _scene(self, prompt: tuple[int, ...]) -> Scene:
@@ -155,11 +172,18 @@ class Trial:
             )
             for count in credits
         ]
-        plan = Plan(setting.draft_length, setting.outstanding, setting.ahead, setting.first_alone, setting.split)
+        plan = Plan(
+            setting.draft_length,
+            setting.outstanding,
+            setting.ahead,
+            setting.first_alone,
+            setting.split,
+            provisional_s=setting.provisional_s,
+        )
         session_id = setting.seed.to_bytes(16, "little")
         wish = Wish(
             session_id, IDENTITY, prompt, self._sampling, setting.stops, setting.max_tokens, plan, names,
-            setting.give_up_s, setting.rests,
+            setting.give_up_s, setting.rests, self._meaning.asked if self._meaning else None,
         )  # fmt: skip
         secrets = [(b"", b"s" * 32, b"s" * 32)[setting.keys]] * setting.edges
         if setting.keys == 2:
@@ -179,7 +203,7 @@ class Trial:
     def _choices(self, path: Sequence[int]) -> tuple[int, ...]:
         """Return what one edge or another takes after a path: the same, but for near ties."""
         token = self._next(path)
-        return (token, (token + 1) % VOCABULARY) if _share(b"tie", path) < self.setting.near_ties else (token,)
+        return (token, (token + 1) % VOCABULARY) if share(b"tie", path) < self.setting.near_ties else (token,)
 
     def _choose(self, edge: str, rows: Sequence[int], sampling: Sampling, path: Sequence[int]) -> int:
         """The target; what it is asked under the session's own settings and path is remembered."""
@@ -188,7 +212,7 @@ class Trial:
         if sampling != self._sampling or path_is_due:
             return target(rows, sampling, path)
         choices = self._choices(rows)
-        return choices[int(_share(edge.encode(), rows) * len(choices))]
+        return choices[int(share(edge.encode(), rows) * len(choices))]
 
     def _row(self, edge: str, rows: Sequence[int], sampling: Sampling, path: Sequence[int]) -> TargetRow:
         """Return logits, [V], of which an edge makes its choice: the target's own, but for near ties."""
@@ -197,16 +221,21 @@ class Trial:
             return TargetRow.of(seeded_row(rows))
         return TargetRow.of(np.where(np.arange(VOCABULARY) == token, 1e4, 0.0).astype(np.float32))
 
-    def _drafter(self) -> NextDraft:
+    def _draft(self, path: Sequence[int]) -> int | None:
+        """The device's drafter."""
         setting = self.setting
+        if setting.mute_every and sum(path) % setting.mute_every == 0:
+            return None
+        agrees = share(b"draft", path) < setting.acceptance
+        return self._next(path) if agrees else (self._next(path) + 1) % VOCABULARY
 
-        def draft(path: Sequence[int]) -> int | None:
-            if setting.mute_every and sum(path) % setting.mute_every == 0:
-                return None
-            agrees = _share(b"draft", path) < setting.acceptance
-            return self._next(path) if agrees else (self._next(path) + 1) % VOCABULARY
-
-        return draft
+    def _stands(self, path: Sequence[int]) -> bool:
+        """Say whether the last id of a path was drafted there and may stand in place of the target's own."""
+        assert self._meaning is not None
+        *before, token = path
+        stops = self.setting.stops
+        ends = token in stops or any(choice in stops for choice in self._choices(before))
+        return not ends and token == self._draft(before) and self._meaning.may_stand(path)
 
     # ---- what is done ----
 

@@ -55,4 +55,7 @@ def _tree(draft: Draft) -> Draft:
     ids = tuple(token for right in draft.ids for token in ((right - 1) % VOCABULARY, right))
     parents = tuple(parent for index in range(len(draft.ids)) for parent in [2 * index - 1] * 2)
     told = None if draft.probabilities is None else tuple(told for told in draft.probabilities for _ in range(2))
-    return replace(draft, ids=ids, parents=parents, probabilities=told)
+    states = draft.states
+    if states is not None:
+        states = replace(states, at=tuple(2 * index + 1 for index in states.at))
+    return replace(draft, ids=ids, parents=parents, probabilities=told, states=states)

@@ -21,6 +21,7 @@ from airdraft.core.session import EdgeSession
 from tests.core.worlds import VOCABULARY
 from tests.link.faults_actions import FAULTS, Step, happen
 from tests.link.faults_history import Caught
+from tests.link.faults_meaning import PROTOCOLS
 from tests.link.faults_schedules import Schedule, draw, play, shrunk
 from tests.link.faults_trial import Setting, Trial
 from tests.link.faults_wires import protobuf
@@ -67,6 +68,11 @@ SETTINGS = st.builds(
     dies=st.booleans(),
     siblings=st.booleans(),
     run_ahead=st.booleans(),
+    meaning=st.sampled_from(["", "", *PROTOCOLS]),
+    harmless=st.sampled_from([0.0, 0.5, 1.0]),
+    stateless=st.sampled_from([0.0, 0.3]),
+    strictness=st.sampled_from([1.0, 1.0, 0.0]),
+    provisional_s=st.sampled_from([0.0, 0.05, 0.3, 5.0]),
 )
 
 
@@ -154,7 +160,7 @@ class SeededFaultMachine(FaultMachine):
     samplings = st.integers(1, 3)
 
 
-LIMITS = settings(max_examples=300, stateful_step_count=25, deadline=None)
+LIMITS = settings(max_examples=150, stateful_step_count=25, deadline=None)
 TestGreedyText = FaultMachine.TestCase
 TestGreedyText.settings = LIMITS
 TestSeededText = SeededFaultMachine.TestCase
@@ -182,7 +188,7 @@ def test_a_schedule_gives_the_same_history_each_time(seed: int) -> None:
 def test_a_failing_list_of_steps_is_made_short() -> None:
     class Forgetful(EdgeSession):
         def evicted(self, *, ids_too: bool = False) -> list[object]:  # type: ignore[override]
-            self._kv_length = 0 if ids_too else self._kv_length
+            self._rows.length = 0 if ids_too else self._rows.length
             return []
 
     schedules = (draw(seed, seeded=False) for seed in range(1000))
@@ -226,7 +232,7 @@ def test_in_ten_minutes_of_silence_nothing_grows(own_draft_tokens: int) -> None:
         world.agenda.run(seconds=50.0)
         (entry,) = [entry for _, entry in world.entries]
         assert len(device.session.ahead) <= 8
-        assert entry.session.committed_length - entry.session._acked <= 16
+        assert entry.session.committed_length - entry.session._drafts.acked <= 16
         sizes.append((entry.session.committed_length, len(device.session.ahead), len(device.journal.ids)))
     assert not world.finished
     assert len(set(sizes)) == 1

@@ -12,6 +12,7 @@ from tests.link.faults_schedules import draw, play
 MOST_SCHEDULES = 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_caught(bug: Bug) -> None:
     found = bug.caught(MOST_SCHEDULES)
@@ -21,6 +22,7 @@ def test_a_planted_bug_is_caught(bug: Bug) -> None:
     assert not isinstance(caught.__cause__, TypeError | AttributeError), "the bug itself must be well made"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_the_same_schedules_pass_without_the_bug(bug: Bug) -> None:
     for schedule in bug.schedules(20):

@@ -407,6 +407,10 @@ class Wheel:
     def pinged(self, round_trip_s: float | None, at_s: float) -> None:
         self.trips.append(round_trip_s)
 
+    @property
+    def channel(self) -> tuple[float | None, float | None, float | None]:
+        return None, None, None
+
     def received(self, frame: EdgeFrame, tally: Tally, at_s: float) -> Plan | None:
         self.quotes.append(frame.quote if isinstance(frame, (Opened, Commit)) else None)
         if isinstance(frame, Commit) and self._next:

@@ -12,15 +12,19 @@ import grpc
 
 from airdraft.core.drafting import Drafter
 from airdraft.core.session import Committed, DeviceSession
-from airdraft.core.types import Limits, Plan, Sampling
+from airdraft.core.types import EXACT, Granted, Limits, Plan, Sampling, Semantic
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, add_verification
 from device_client.generation import Generation
+from edge_node.audits import Audits
 from edge_node.engine.engine import TargetEngine
+from edge_node.engine.judging import judge_of
 from edge_node.engine.runner import EdgeDrafter, StepRunner
 from edge_node.engine.target import Target
 from edge_node.engine_thread import EngineThread
+from edge_node.granting import Granting
+from edge_node.heads import HeadFile
 from edge_node.kv_pool import KvPool
 from edge_node.metrics import EdgeMetrics
 from edge_node.service import EdgeService
@@ -47,10 +51,16 @@ async def edge_on_loopback(
     drafter: EdgeDrafter | None = None,
     pool_rows: int = POOL_ROWS,
     tokenizer_digest: bytes = b"t" * 32,
+    heads: Sequence[HeadFile] = (),
+    audits: Callable[[EdgeMetrics], Audits] | None = None,
 ) -> AsyncIterator[Loopback]:
     """Serve a target on a free port of the loopback interface; ``drafter`` writes for devices that idle."""
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    service = EdgeService(SessionTable(terms or Terms(most=64, keep_s=60), EdgeMetrics(target.name)))
+    metrics, granting = EdgeMetrics(target.name), Granting(heads)
+    granting.check(target.model_digest)
+    terms = terms or Terms(most=64, keep_s=60)
+    sessions = SessionTable(terms, metrics, granting=granting, audits=None if audits is None else audits(metrics))
+    service = EdgeService(sessions)
     description = Description(
         model_name=target.name,
         model_digest=target.model_digest,
@@ -59,11 +69,14 @@ async def edge_on_loopback(
         vocabulary=target.vocabulary,
         limits=limits or Limits(context_tokens=target.context_tokens),
         numerics="fast/float32/cpu",
+        tokenizer_json=target.tokenizer_json,
     )
     add_verification(server, service)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    runner = StepRunner(TargetEngine(target, pool_rows, poison=True), target.vocabulary, drafter)
+    runner = StepRunner(
+        TargetEngine(target, pool_rows, poison=True), target.vocabulary, drafter, judge=judge_of(target, heads)
+    )
     try:
         with EngineThread(runner) as thread:
             service.ready(thread, description, KvPool(pool_rows))
@@ -96,6 +109,7 @@ class Answer:
     session: DeviceSession
     traffic: Traffic
     recorder: Recorder
+    granted: Granted = EXACT
 
     @property
     def ids(self) -> list[int]:
@@ -111,6 +125,7 @@ def session_for(
     max_tokens: int,
     outstanding: int = 1,
     sampling: Sampling | None = None,
+    semantic: Semantic | None = None,
 ) -> DeviceSession:
     """Return a device session for this edge, with a session id of its own."""
     return DeviceSession(
@@ -122,6 +137,7 @@ def session_for(
         max_tokens=max_tokens,
         limits=edge.description.limits,
         plan=Plan(draft_length, outstanding),
+        semantic=semantic,
     )
 
 
@@ -135,17 +151,24 @@ async def ask(
     max_tokens: int,
     outstanding: int = 1,
     sampling: Sampling | None = None,
+    semantic: Semantic | None = None,
 ) -> Answer:
     """Let the edge answer a prompt with this drafter on the device."""
     session = session_for(
-        edge, prompt, draft_length=draft_length, max_tokens=max_tokens, outstanding=outstanding, sampling=sampling
+        edge,
+        prompt,
+        draft_length=draft_length,
+        max_tokens=max_tokens,
+        outstanding=outstanding,
+        sampling=sampling,
+        semantic=semantic,
     )
     stream = connection.generate(edge.description.vocabulary)
     recorder = Recorder()
     async with asyncio.timeout(60):
         with Generation(session, drafter, recorder) as generation:
             await generation.over(stream)
-    return Answer(session, stream.traffic, recorder)
+    return Answer(session, stream.traffic, recorder, generation.granted)
 
 
 @dataclass(slots=True)

@@ -162,9 +162,9 @@ async def test_both_ends_stop_at_their_bounds_and_the_text_goes_on(schedule: str
         await text.has(20)
         relay.black_hole(up=lost != "down", down=lost != "up")
         if lost != "down":
-            await until(lambda: scene.held.committed_length - scene.held._acked >= AHEAD)
+            await until(lambda: scene.held.committed_length - scene.held._drafts.acked >= AHEAD)
             assert scene.held.attached, "it has stopped for want of acks, before it took the device for gone"
-            assert scene.held.committed_length - scene.held._acked == AHEAD
+            assert scene.held.committed_length - scene.held._drafts.acked == AHEAD
             assert scene.held.wish() is None
             assert scene.held.wakes_s is None
         await until(lambda: "reconnecting" in text.notices.getvalue())

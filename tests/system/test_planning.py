@@ -76,6 +76,7 @@ def test_a_plan_of_the_settings_says_so(address: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["specdec++", "bandit"])  # one that stops by confidence, one by rounds
+@pytest.mark.slow
 def test_a_policy_that_ends_frames_leaves_the_text_as_it_is(address: str, alone: list[int], policy: str) -> None:
     sync = ("--edge", address, "--draft-model", "demo", "--schedule", "sync")
     read = report(*sync, "--draft-policy", policy)

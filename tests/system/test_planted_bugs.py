@@ -18,7 +18,7 @@ pytest.importorskip("torch", reason="needs the edge's packages")
 
 from airdraft.core import sampling as sampler
 from airdraft.core.noise import draw_key
-from airdraft.core.session import EdgeSession
+from airdraft.core.session.cache_rows import CacheRows
 from airdraft.core.types import Pass, Sampling
 from airdraft.wire.client import EdgeConnection
 from device_client.drafters import torch_model
@@ -150,14 +150,13 @@ def penalties_from_the_wrong_row(patch: Patch) -> None:
 
 
 def roll_back_off_by_one_on_the_edge(patch: Patch) -> None:
-    right = EdgeSession._commit
+    right = CacheRows.took
 
-    def commit(self: EdgeSession, *arguments: Any) -> Any:
-        frames = right(self, *arguments)
-        self._kv_length += 1
-        return frames
+    def took(self: CacheRows, base: int, rows: Sequence[int]) -> None:
+        right(self, base, rows)
+        self.length += 1
 
-    patch.setattr(EdgeSession, "_commit", commit)
+    patch.setattr(CacheRows, "took", took)
 
 
 def roll_back_off_by_one_on_the_device(patch: Patch) -> None:

@@ -32,7 +32,6 @@ from airdraft.core.types import (
     Quote,
     RefusalCode,
     Refused,
-    Report,
     Sampling,
     StopReason,
     Timing,
@@ -44,6 +43,7 @@ from airdraft.wire.convert import (
     edge_frame_from_proto,
     edge_frame_to_proto,
 )
+from tests.wire import semantic_values
 
 VOCABULARY = 1000
 LIMITS = Limits(context_tokens=4096)
@@ -93,7 +93,8 @@ def drafts(draw: st.DrawFn) -> Draft:
     sure: bool = draw(st.booleans())
     probabilities = tuple(draw(st.floats(0, 1, width=32)) for _ in drafted) if drafted and sure else None
     idle = idle and not drafted
-    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle, q, probabilities)
+    rows = draw(semantic_values.states(len(drafted)))
+    return Draft(draw(epochs), seq, acked, base, draw(hashes), drafted, parents, idle, q, probabilities, rows)
 
 
 @st.composite
@@ -113,6 +114,7 @@ def opens(draw: st.DrawFn) -> Open:
         draw(receipts),
         draw(st.integers(0, 2**32 - 1)),
         draw(st.booleans()),
+        draw(st.none() | semantic_values.semantics),
     )
 
 
@@ -137,8 +139,9 @@ def commits(draw: st.DrawFn) -> Commit:
     told = origins[-1:] == (Origin.RECOVERED,) and draw(st.booleans())
     row_told = row if told else None
     quote = draw(st.none() | quotes)
+    spent = draw(st.floats(0, 1))
     return Commit(
-        draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt, row_told, quote
+        draw(epochs), base, committed, length, path_hash, seq, origins, stop, timing, receipt, row_told, quote, spent
     )
 
 
@@ -155,7 +158,8 @@ device_frames = (
     | pings
     | st.builds(Prefix, epochs, lengths, ids)
     | st.builds(Finish, epochs, lengths)
-    | st.builds(Report, epochs, st.booleans(), st.booleans())
+    | semantic_values.reports
+    | semantic_values.hidden()
 )
 limits = st.builds(
     Limits, lengths, st.integers(1, 1 << 30), st.integers(1, 512), st.integers(1, 1 << 30), st.integers(1, 8192)
@@ -164,7 +168,8 @@ edge_frames = (
     commits()
     | pings
     | drains
-    | st.builds(Opened, epochs, lengths, lengths, limits, st.none() | quotes)
+    | semantic_values.need_hidden
+    | st.builds(Opened, epochs, lengths, lengths, limits, st.none() | quotes, semantic_values.grants)
     | st.builds(NeedPrefix, epochs, lengths)
     | st.builds(
         Refused,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from airdraft.core.errors import BadReceipt, MalformedFrame, SessionMismatch, StaleEpoch
 from airdraft.core.receipts import ReceiptKey
-from airdraft.core.types import Identity, Open, Sampling
+from airdraft.core.types import Identity, Open, Sampling, Semantic
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,17 @@ class _Settings:
     stop_ids: frozenset[int]
     max_tokens: int
     prompt_length: int
+    semantic: Semantic | None
 
     @classmethod
     def of(cls, opened: Open) -> _Settings:
         return cls(
-            opened.identity, opened.sampling, frozenset(opened.stop_ids), opened.max_tokens, opened.prompt_length
+            opened.identity,
+            opened.sampling,
+            frozenset(opened.stop_ids),
+            opened.max_tokens,
+            opened.prompt_length,
+            opened.semantic,
         )
 
 
@@ -33,6 +39,11 @@ class Admission:
         """Take the settings from the first attach; see ``EdgeSession`` for the rest."""
         self._settings = _Settings.of(first)
         self._first, self._receipts, self._own_text_only = first, receipts, own_text_only
+
+    @property
+    def semantic(self) -> bool:
+        """Return whether the device asks for acceptance by meaning."""
+        return self._settings.semantic is not None
 
     def judge(self, opened: Open, epoch: int, *, held: bool, attested: bool) -> bool:
         """Say whether what a device presents is known for this fleet's own text.
@@ -62,6 +73,12 @@ class Admission:
             raise BadReceipt("this edge goes on with no answer but its own fleet's; begin anew", field="receipt")
         return signed or opened.length == opened.prompt_length
 
-    def receipt(self, epoch: int, digest: bytes) -> bytes:
+    def spent(self, opened: Open) -> float:
+        """Return what meaning has spent of the text that a device presents, by the word of this fleet."""
+        return 0.0 if self._receipts is None else self._receipts.spent(opened)
+
+    def receipt(self, epoch: int, digest: bytes, spent: float) -> bytes:
         """Return the word for a text with this digest; empty where this edge gives none."""
-        return b"" if self._receipts is None else self._receipts.sign(self._first, epoch, digest)
+        if self._receipts is None:
+            return b""
+        return self._receipts.sign(self._first, epoch, digest, spent if self.semantic or spent else None)

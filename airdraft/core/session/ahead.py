@@ -53,6 +53,13 @@ class Ahead:
         """Return how many sent nodes count against the credits."""
         return len(self._tree)
 
+    def position_of(self, path_hash: bytes) -> int | None:
+        """Return the position of the token that a sent node is, or None where it is gone or not one of these."""
+        try:
+            return self._committed.length + self._hashes.index(path_hash, 0, self.sent)
+        except ValueError:
+            return None
+
     def add(self, tokens: Sequence[int]) -> None:
         """Take what the drafter wrote."""
         for token in tokens:

@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from airdraft.core.acceptance import Ending
+from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.errors import EdgeFault
 from airdraft.core.paths import HashedPath, ids_digest, next_hash, root_hash
 from airdraft.core.session.ahead import Ahead
+from airdraft.core.session.device_meaning import DeviceMeaning
 from airdraft.core.session.overtaking import Overtaking
 from airdraft.core.session.split import Told, check_row
 from airdraft.core.types import (
@@ -23,8 +28,10 @@ from airdraft.core.types import (
     Drain,
     EdgeFrame,
     Finish,
+    Granted,
     Identity,
     Limits,
+    NeedHidden,
     NeedPrefix,
     Open,
     Opened,
@@ -37,6 +44,7 @@ from airdraft.core.types import (
     Refused,
     Report,
     Sampling,
+    Semantic,
     StopReason,
 )
 
@@ -78,6 +86,8 @@ class Tally:
     stretches: list[int] = field(default_factory=list)  # drafted tokens, sent or not, that were right between misses
     stretch: int = 0  # and are since the last one
     drawn: int = 0  # recovered tokens that the device drew itself, from the target's row
+    meaning: int = 0  # of the accepted, not the target's own choice: accepted by meaning
+    spent: float = 0.0  # chance that these have made the answer worse, as the edges estimate it
     by_origin: dict[Origin, int] = field(default_factory=lambda: dict.fromkeys(Origin, 0))
 
     @property
@@ -117,11 +127,14 @@ class DeviceSession:
         plan: Plan,
         journalled: Journalled | None = None,
         overtaking: Overtaking | None = None,
+        semantic: Semantic | None = None,
     ) -> None:
         """Start with the prompt's ids, or go on with what a journal kept of this session.
 
         ``limits`` are those of ``Describe`` until ``Opened`` brings its own. ``overtaking`` says when to rest behind an
-        edge whose quote says that it runs ahead; without it the device drafts always.
+        edge whose quote says that it runs ahead; without it the device drafts always. ``semantic`` asks that drafted
+        tokens may stand that are as good as the target's own; None is ``exact``. Raises ValueError where a state of
+        that width does not fit a frame.
         """
         past = journalled or Journalled()
         self.plan = plan
@@ -150,6 +163,7 @@ class DeviceSession:
         self._highest_epoch = past.epoch  # that an edge has seen
         self._rows = False  # this stream's ``Open`` asked for the target's rows
         self._told = Told()
+        self._meaning = DeviceMeaning(semantic)
 
     # ---- what others may ask ----
 
@@ -172,6 +186,16 @@ class DeviceSession:
     def live_nodes(self) -> int:
         """Return how many sent nodes this end counts against the credits."""
         return self._ahead.live_nodes
+
+    @property
+    def semantic(self) -> Semantic | None:
+        """Return what is asked for at each attach; None is ``exact``."""
+        return self._meaning.asked
+
+    @property
+    def granted(self) -> Granted:
+        """Return what the edge of this stream grants of what was asked; ``EXACT`` until it has answered."""
+        return self._meaning.granted
 
     @property
     def next_epoch(self) -> int:
@@ -206,6 +230,7 @@ class DeviceSession:
             0 if with_prefix else None,
             self._receipt,
             rows=self._rows,
+            semantic=self._meaning.asked,
         )
         return [opened, *(self._prefix_frames(0) if with_prefix else ()), *self._ask(), *self._settle()]
 
@@ -219,10 +244,25 @@ class DeviceSession:
     def _ask(self) -> list[Output]:
         """Tell the edge what the plan asks of it, where that is not what it was told."""
         wishes = Report(self.epoch, self.plan.waits, self.plan.own_draft)
+        wishes = self._meaning.report(wishes, self._asked, self.plan)
         if wishes == self._asked:
             return []
         self._asked = wishes
         return [wishes]
+
+    def channel(
+        self, miss_s: float | None = None, round_trip_s: float | None = None, up_bytes_s: float | None = None
+    ) -> list[Output]:
+        """Take estimates of the channel; a semantic session tells its edge, where one has moved by a fifth or more.
+
+        miss_s        what a miss costs this session, by its plan
+        round_trip_s  of the channel, above 0
+        up_bytes_s    bytes a second that it takes up, above 0
+
+        None is no news.
+        """
+        self._meaning.channel(miss_s, round_trip_s, up_bytes_s)
+        return self._ask() if self._attached and not self.ended else []
 
     def detached(self) -> None:
         """The stream is gone; text and drafts stay, and drafting may go on."""
@@ -232,6 +272,7 @@ class DeviceSession:
     def _grounded(self) -> None:
         self.quote, self._asked = None, Report(self.epoch)
         self._ahead.grounded()
+        self._meaning.attached()
         if self.overtaking is not None:
             self.overtaking.attached()
 
@@ -244,8 +285,9 @@ class DeviceSession:
             return []
         match frame:
             case Opened():
+                self._meaning.opened(frame)
                 self.limits, self.quote = frame.limits, frame.quote
-                return self._settle()
+                return [*(self._ask() if self._meaning.on else ()), *self._settle()]
             case NeedPrefix():
                 if frame.start > len(self._ids):
                     raise EdgeFault("the edge asks for ids past the committed text")
@@ -256,6 +298,8 @@ class DeviceSession:
                 return [] if frame.ack else [Ping(self.epoch, frame.number, ack=True)]
             case Drain():
                 return [frame]
+            case NeedHidden():
+                return [self._meaning.hidden(frame, self._ahead.position_of)]
             case Commit():
                 return self._commit(frame)
 
@@ -276,13 +320,27 @@ class DeviceSession:
         """Say whether tokens drafted for ``work`` would still count."""
         return work.path_hash == self._ahead.end and not self.ended
 
-    def drafted(self, work: DraftWork, tokens: Sequence[int], probabilities: Sequence[float] = ()) -> list[Output]:
+    def drafted(
+        self,
+        work: DraftWork,
+        tokens: Sequence[int],
+        probabilities: Sequence[float] = (),
+        states: NDArray[np.float32] | None = None,
+        q: Sequence[SparseQ] = (),
+    ) -> list[Output]:
         """Take what the drafter wrote for ``work``; fewer tokens than asked for mean that it has no more to say.
 
-        ``probabilities`` are its own of the tokens, from the first on; only a plan that is ``split`` sends them.
+        What else it tells of the tokens, from the first one on, goes up where it is of use:
+
+        probabilities  its own of each token: where the plan is ``split``; by these ``margin-first`` chooses
+        states         [n, state_width]  what its LM head read when it wrote each token: as the granted protocol says
+        q              what each token was chosen from, at most 8 entries: where the rule compares distributions
+
+        Raises ValueError where a state or a q does not fit.
         """
         if self.ended:
             return []
+        self._meaning.wrote(len(work.path), min(len(tokens), work.count), probabilities, states, q)
         if self.plan.split:
             self._told.wrote(len(work.path), len(tokens), probabilities)
         if self.overtaking is not None:
@@ -337,6 +395,7 @@ class DeviceSession:
             if not self._rows:
                 raise EdgeFault("a commit brings a row that nobody asked for")
             check_row(commit, self._ids, self.sampling)
+        self._meaning.check(commit, self._ahead.ids[: self._ahead.sent], self._stop_ids)
         self._count(commit)
         self.quote = commit.quote or self.quote
         if self.overtaking is not None:
@@ -344,6 +403,7 @@ class DeviceSession:
         self._hashes.extend(commit.ids)
         self._ids.extend(commit.ids)
         self._ahead.advance(commit.ids)
+        self._meaning.forget(commit.length)
         self.stop, self._receipt = commit.stop, commit.receipt
         committed = Committed(base, commit.ids, commit.origins, commit.stop, commit.receipt)
         if commit.stop is not None:
@@ -362,6 +422,7 @@ class DeviceSession:
         tally.committed += len(commit.ids)
         for origin in commit.origins:
             tally.by_origin[origin] += 1
+        tally.meaning, tally.spent = tally.by_origin[Origin.MEANING], self._meaning.spent
 
     def _count_stretch(self, ids: Sequence[int]) -> None:
         tally = self.tally
@@ -400,7 +461,9 @@ class DeviceSession:
 
     @property
     def _edge_runs_ahead(self) -> bool:
-        return self.quote is not None and self.quote.runs_ahead and not self.plan.waits
+        # What it decodes ahead waits for a draft where that was agreed on: the draft is not too late then.
+        held_back = self._meaning.on and self.plan.provisional_s > 0
+        return self.quote is not None and self.quote.runs_ahead and not self.plan.waits and not held_back
 
     def _room(self) -> int:
         """Return how many more tokens may be drafted for the frame in the making."""
@@ -418,8 +481,12 @@ class DeviceSession:
             return plan.ahead and plan.ahead * plan.draft_length + 1 - ahead.unsent
         # Behind an edge that goes ahead, whatever is drafted goes up at once: a whole frame would come too late again.
         alone = (plan.first_alone and ahead.contradicted) or (plan.outstanding > 1 and ahead.overtaken)
-        length = 1 if alone else min(plan.draft_length, self.limits.frame_nodes)
+        length = 1 if alone else min(plan.draft_length, self._frame_nodes)
         return length - (ahead.unsent if plan.ahead else ahead.in_the_making)
+
+    @property
+    def _frame_nodes(self) -> int:
+        return self._meaning.frame_nodes(self.limits.frame_nodes)
 
     def _settle(self) -> list[Output]:
         """Send what is due: a full or final frame, else word that the device idles, else a lone ack."""
@@ -438,12 +505,13 @@ class DeviceSession:
 
     def _frame(self) -> list[Output]:
         """Send unsent drafts, as many as one frame and the credits take."""
-        credit = min(self.limits.live_nodes - self._ahead.live_nodes, self.limits.frame_nodes)
+        credit = min(self.limits.live_nodes - self._ahead.live_nodes, self._frame_nodes)
         draft = self._ahead.frame(self.epoch, self._seq + 1, credit)
         if draft is None:
             return []
         if self._rows:
             draft = replace(draft, probabilities=self._told.of(draft))
+        draft = self._meaning.told(draft)
         self._seq, self._acked, self._idle_told = draft.seq, draft.acked, False
         self.tally.frames += 1
         self.tally.drafted += len(draft.ids)

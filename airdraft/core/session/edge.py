@@ -6,35 +6,35 @@ draft nodes and how much of the text the cache holds; the engine holds the cache
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from airdraft.core.errors import (
-    BadAck,
-    CreditsExceeded,
-    MalformedFrame,
-    OutOfOrder,
-    TooLong,
-)
-from airdraft.core.paths import DraftTree, HashedPath, Node, frame_nodes
+from airdraft.core.acceptance_chain import SparseQ
+from airdraft.core.errors import MalformedFrame, TooLong
+from airdraft.core.meaning import MeaningJudge, Swap
 from airdraft.core.receipts import ReceiptKey
-from airdraft.core.sampling import penalised
 from airdraft.core.session.admission import Admission
+from airdraft.core.session.drafts import Followed
+from airdraft.core.session.edge_commits import Commits
+from airdraft.core.session.edge_passes import next_pass, wish_of
+from airdraft.core.session.edge_state import EdgeState
+from airdraft.core.session.judging import Judging
 from airdraft.core.session.own_draft import OwnDraft
-from airdraft.core.session.passes import PASS_NODES, PREFILL_POSITIONS, Wish, verifying_span, walked
+from airdraft.core.session.passes import PASS_NODES, PREFILL_POSITIONS, Wish
 from airdraft.core.session.run_ahead import RunAhead
 from airdraft.core.session.text import EdgeText, Taken
 from airdraft.core.types import (
-    Commit,
+    EXACT,
     DeviceFrame,
     Draft,
     DraftWork,
     EdgeFrame,
     Finish,
+    Granted,
+    Hidden,
     Limits,
     NeedPrefix,
     Open,
     Opened,
-    Origin,
     Pass,
     PassResult,
     Ping,
@@ -43,9 +43,7 @@ from airdraft.core.types import (
     Refused,
     Report,
     Sampling,
-    Span,
     StopReason,
-    Work,
 )
 
 
@@ -66,14 +64,20 @@ class EdgeSession:
         own_draft_tokens: int = 0,
         run_ahead: RunAhead | None = None,
         bonus: bool = True,
+        granted: Granted = EXACT,
+        judge: MeaningJudge | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        """Prepare for the device's ``first`` attach. Raises TooLong.
+        """Prepare for the device's ``first`` attach. Raises TooLong, ValueError.
 
         receipts          with a key every commit carries a receipt
         own_text_only     take no answer but what this key has signed
         own_draft_tokens  how many tokens a drafter at the edge adds to a pass; 0: there is none
         run_ahead         go ahead of a device whose draft has not come; None waits for it
         bonus             commit the target's own token after a draft that was right; PEARL leaves it to the next draft
+        granted           what the device is told of its wish for acceptance by meaning, where there is no judge
+        judge             lets drafted tokens stand that are as good as the target's; None is ``exact``
+        clock             seconds; a session with a judge has deadlines
         """
         if first.prompt_length + first.max_tokens > limits.context_tokens:
             raise TooLong(
@@ -81,32 +85,50 @@ class EdgeSession:
                 f"context of {limits.context_tokens}; ask for fewer tokens or shorten the prompt",
                 field="max_tokens",
             )
-        self.limits = limits
-        self.finished = False
-        self.epoch = 0
-        self.attached = False
-        self.attested = True  # this edge, or one that shares its key, wrote all of the answer so far
-        self._sampling = first.sampling
+        if judge is not None and clock is None:
+            raise ValueError("a session with a judge needs a clock")
+        self.granted = granted if judge is None else judge.granted
+        text = EdgeText(first)
+        self._state = EdgeState(
+            limits,
+            first.sampling,
+            text,
+            OwnDraft(own_draft_tokens),
+            run_ahead,
+            None if judge is None else Judging(judge, first.semantic, text.ending),
+            bonus,
+            clock or (lambda: 0.0),
+        )
         self._admission = Admission(first, receipts, own_text_only=own_text_only)
-        self._text = EdgeText(first)
-        self._acked = 0
-        self._last_seq = 0
-        self._idle = False
-        self._tree = DraftTree()
-        self._line: Node | None = None  # the last one of the last frame that agreed with the text
-        self._waiting: list[Draft] = []  # drafts that came before the prefix was complete
-        self._kv_length = 0
-        self._gather: tuple[int, ...] = ()
-        self._in_flight: Pass | None = None
-        self._token_due = False  # the last prefill row commits a token in every mode (rule 7)
-        self._own = OwnDraft(own_draft_tokens)
-        self._run_ahead = run_ahead
-        self._bonus = bonus
-        self._rows = False  # the device draws from the target's rows itself
-        self._asked = Report(0)  # what the device's plan asks of this end
-        self.wakes_s: float | None = None  # when to ask for the next pass again, if no event comes before
+        self._commits = Commits(self._state, self._admission)
+        self._text, self._drafts, self._rows = text, self._state.drafts, self._state.rows
 
     # ---- what others may ask ----
+
+    @property
+    def limits(self) -> Limits:
+        """Return what this edge grants."""
+        return self._state.limits
+
+    @property
+    def epoch(self) -> int:
+        """Return the epoch of the latest stream; 0 before the first."""
+        return self._state.epoch
+
+    @property
+    def attached(self) -> bool:
+        """Return whether the session has a stream."""
+        return self._state.attached
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the device has said that it needs the session no more."""
+        return self._state.finished
+
+    @property
+    def attested(self) -> bool:
+        """Return whether this edge, or one that shares its key, wrote all of the answer so far."""
+        return self._commits.attested
 
     @property
     def committed_length(self) -> int:
@@ -116,7 +138,7 @@ class EdgeSession:
     @property
     def sampling(self) -> Sampling:
         """Return how the text is chosen."""
-        return self._sampling
+        return self._state.sampling
 
     @property
     def stop(self) -> StopReason | None:
@@ -134,93 +156,115 @@ class EdgeSession:
         return self._text.ids
 
     @property
+    def spent(self) -> float:
+        """Return the chance that acceptance by meaning has made the answer worse so far, as this fleet estimates it."""
+        return self._commits.spent
+
+    @property
+    def dropped(self) -> int:
+        """Return how many tokens of the edge's own were held back and never committed."""
+        return self._state.provisional.dropped
+
+    def take_swaps(self) -> tuple[Swap, ...]:
+        """Return the drafted tokens that were judged since this was last asked."""
+        judging = self._state.judging
+        return () if judging is None else judging.take_swaps()
+
+    def q_of(self, work: Pass) -> tuple[SparseQ | None, ...]:
+        """Return what each draft node of a pass was sampled from, as far as the device told; empty: of none."""
+        judging = self._state.judging
+        return () if judging is None else judging.q_of(work)
+
+    @property
     def own_draft_tokens(self) -> int:
         """Return how many tokens the edge's own drafter adds to a pass at most; may be set between passes."""
-        return self._own.tokens
+        return self._state.own.tokens
 
     @own_draft_tokens.setter
     def own_draft_tokens(self, tokens: int) -> None:
-        self._own.tokens = tokens
+        self._state.own.tokens = tokens
 
     @property
     def waits(self) -> bool:
         """Return whether nothing goes ahead of this device: its plan asked for that, or this edge never does."""
-        return self._run_ahead is None or self._asked.waits
+        return self._state.waits
 
     @property
     def idle(self) -> bool:
         """Return whether the device has said that nothing of it is on its way."""
-        return self._idle
+        return self._drafts.idle
 
     @property
     def live_nodes(self) -> int:
         """Return how many live draft nodes this end counts against the credits."""
-        return len(self._tree) + sum(len(draft.ids) for draft in self._waiting)
+        return self._drafts.live_nodes
 
     @property
     def kv_length(self) -> int:
         """Return how many cache rows are valid (once the next span's gather is done)."""
-        return self._kv_length
+        return self._rows.length
 
     @property
     def rows_in_place(self) -> int:
         """Return how many of the first cache rows hold the first ids, without a row that must be moved first."""
-        return self._kv_length - len(self._gather)
+        return min(self._rows.in_place, self._text.length)
 
     @property
     def in_flight(self) -> bool:
         """Return whether a pass was handed out and is not finished."""
-        return self._in_flight is not None
+        return self._state.in_flight is not None
+
+    @property
+    def wakes_s(self) -> float | None:
+        """Return when to ask for ``due`` and the next pass again, if no event comes before; None: not at all."""
+        times = (self._state.sits_until_s if self._state.may_pass else None, self._state.deadline_s)
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def takes_own_drafts(self) -> bool:
-        """Whether the edge's own drafter has a use here, in some pass or other."""
-        wanted = self._asked.own_draft and (self._idle or not self.waits)
+        """Return whether the edge's own drafter has a use here, in some pass or other."""
+        wanted = self._state.asked.own_draft and (self.idle or not self.waits)
         return wanted and self.attached and not self.finished and self._text.stop is None
 
     @property
     def own_draft_due(self) -> bool:
-        """Whether the next pass is one that the edge's own drafter should write for first."""
-        text = self._text
-        if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
-            return False
-        if self._token_due or self._own_room <= 0 or (self.waits and not self._idle):
-            return False
-        return self._own.lacks(text.path.end) and self._tree.line(text.path.end) is not None
+        """Return whether the next pass is one that the edge's own drafter should write for first."""
+        return self._state.own_draft_due
 
-    # ---- events ----
+    # ---- the stream ----
 
     def attach(self, opened: Open) -> list[EdgeFrame]:
         """Take a new stream; an older one is superseded.
 
         Raises StaleEpoch, SessionMismatch, MalformedFrame, BadReceipt.
         """
-        held = self._text.holds(opened)
-        attested = self._admission.judge(opened, self.epoch, held=held, attested=self.attested)
+        state, text = self._state, self._text
+        held = text.holds(opened)
+        attested = self._admission.judge(opened, state.epoch, held=held, attested=self.attested)
         frames: list[EdgeFrame] = []
-        if self.attached:
+        if state.attached:
             message = "a newer stream took this session"
-            frames.append(Refused(self.epoch, RefusalCode.SUPERSEDED, message, highest_epoch=opened.epoch))
-        acked_before = self._acked
-        self.epoch, self.attached, self.attested = opened.epoch, True, attested
-        self._last_seq, self._idle, self._acked = 0, False, opened.length
-        self._rows, self._asked = opened.rows, Report(opened.epoch)
-        self._line = None
-        self._tree.clear()
-        self._waiting.clear()
-        if self._run_ahead is not None:
-            self._run_ahead.attached()
+            frames.append(Refused(state.epoch, RefusalCode.SUPERSEDED, message, highest_epoch=opened.epoch))
+        acked_before = self._drafts.acked
+        state.epoch, state.attached, self._commits.attested = opened.epoch, True, attested
+        state.row_wanted, state.asked, state.held = opened.rows, Report(opened.epoch), None
+        self._drafts.attached(opened.length)
+        self._commits.spent_before(self._admission.spent(opened))
+        if state.judging is not None:
+            state.judging.attached()
+        if state.run_ahead is not None:
+            state.run_ahead.attached()
         if held:
             return [*frames, *self._go_on(opened)]
-        known = self._text.cut(min(opened.length, acked_before, len(self._text.ids)), opened)
+        state.provisional.clear()
+        known = text.cut(min(opened.length, acked_before, len(text.ids)), opened)
         # Rows that were still to be gathered are not in their places, and the last id's is computed by the next pass.
-        in_place = self._kv_length - len(self._gather)
-        self._kv_length, self._gather = min(in_place, known, opened.length - 1), ()
+        self._rows.settle(min(known, opened.length - 1))
         frames.append(self._opened())
         if known == opened.length:
-            frames += self._prefix_is(self._text.fulfil())
+            frames += self._prefix_is(text.fulfil())
         elif opened.prefix_start is None or opened.prefix_start > known:
-            frames.append(NeedPrefix(self.epoch, known))
+            frames.append(NeedPrefix(state.epoch, known))
         return frames
 
     def received(self, frame: DeviceFrame) -> list[EdgeFrame]:
@@ -228,21 +272,26 @@ class EdgeSession:
 
         Raises MalformedFrame, OutOfOrder, BadAck, CreditsExceeded, PrefixMismatch, TooLong.
         """
-        if frame.epoch != self.epoch or not self.attached or self.finished:
+        state = self._state
+        if frame.epoch != state.epoch or not state.attached or state.finished:
             return []
         match frame:
             case Prefix():
                 return self._prefix_is(self._text.take(frame))
             case Draft():
-                self._draft(frame)
-                return []
+                return self._draft(frame)
             case Report():
-                self._asked = frame
-                return []
+                state.asked = frame
+                if state.judging is not None:
+                    state.judging.judge.reported(frame)
+                return self._commits.settle()
+            case Hidden():
+                return self._hidden(frame)
             case Ping():
-                return [] if frame.ack else [Ping(self.epoch, frame.number, ack=True)]
+                return [] if frame.ack else [Ping(state.epoch, frame.number, ack=True)]
             case Finish():
-                self.finished, self.attached = True, False
+                state.finished, state.attached, state.held = True, False, None
+                state.provisional.clear()
                 return []
             case Open():
                 raise MalformedFrame("Open may only come first on a stream", field="open")
@@ -250,260 +299,139 @@ class EdgeSession:
     def detached(self, epoch: int) -> None:
         """The stream of this epoch is gone; the text and the cache stay for the next attach."""
         if epoch == self.epoch:
-            self.attached = False
-
-    def evicted(self, *, ids_too: bool = False) -> list[EdgeFrame]:
-        """The cache's rows are gone, and with ``ids_too`` the ids as well; length, hash and live nodes stay.
-
-        A pass in flight must be finished first.
-        """
-        assert self._in_flight is None
-        self._kv_length, self._gather = 0, ()
-        if not ids_too or self._text.promised:
-            return []
-        self._text.lose()
-        return [NeedPrefix(self.epoch, 0)] if self.attached else []
-
-    def adopted(self, rows: int) -> None:
-        """Begin with an empty cache's first ``rows`` already there: another text with the same beginning wrote them."""
-        assert self._kv_length == 0
-        assert self._in_flight is None
-        assert rows < len(self._text.ids)
-        self._kv_length = rows
-
-    def wish(self) -> Wish | None:
-        """Return what the next pass would be for, or None where there is nothing to do until another event."""
-        text = self._text
-        self.wakes_s = None
-        if self._in_flight or not self.attached or self.finished or text.stop is not None or not text.complete:
-            return None
-        # A draft of the text's last position alone is not verified, but it waits for an answer: the next token is one.
-        drafted = bool(self._tree.nodes)
-        if self.own_draft_due or not (drafted or self._token_due or self._may_run):
-            return None
-        lacking, nodes = text.length - self._kv_length, len(self._pass_nodes())
-        if lacking > 1:
-            return Wish(Work.PREFILL, lacking + nodes)
-        if drafted or self._token_due or self._idle:
-            return Wish(Work.VERIFY if nodes else Work.DECODE, 1 + nodes)
-        return Wish(Work.RUN_AHEAD, 1 + nodes)
-
-    def next_pass(self, positions: int = PREFILL_POSITIONS + PASS_NODES) -> Pass | None:
-        """Return the session's next forward pass, of at most ``positions`` > 0, or None as ``wish`` does."""
-        wish = self.wish()
-        if wish is None:
-            return None
-        text, start = self._text, self._kv_length
-        widest = min(positions, PREFILL_POSITIONS)
-        if text.length - start > widest:
-            span, nodes = Span(start, tuple(text.ids[start : start + widest]), gather=self._gather), []
-        else:
-            nodes = self._pass_nodes()[: max(0, positions - (text.length - start))]
-            span = verifying_span(text.ids, start, nodes, self._gather)
-        self._in_flight = Pass(
-            self.epoch,
-            text.length,
-            text.path.end,
-            span,
-            self._sampling,
-            self._last_seq,
-            len(nodes),
-            tuple(text.ids) if penalised(self._sampling) else range(text.length),
-            own=sum(node.path_hash not in self._tree.nodes for node in nodes),
-            work=wish.work,
-            row=self._rows and bool(nodes) and bool(self._tree.nodes),
-        )
-        if self._run_ahead is not None:
-            self._run_ahead.goes_on()
-        return self._in_flight
-
-    def own_draft(self) -> DraftWork | None:
-        """Return what the edge's own drafter should write, or None until another event; the next pass waits for it."""
-        if not self.own_draft_due:
-            return None
-        end = self._text.path.end
-        return self._own.ask(self._text.ids, self._tree.line(end) or (), self._own_room, end)
-
-    def own_drafted(self, work: DraftWork, tokens: Sequence[int]) -> None:
-        """Take what the edge's own drafter wrote; it is void where the text has gone on."""
-        self._own.take(work, tokens)
-
-    def lost_pass(self, done: Pass) -> None:
-        """A pass came to nothing: the rows before those that it touched are still good, the rest is done again."""
-        assert done is self._in_flight
-        self._in_flight = None
-        self._kv_length, self._gather = min(self._kv_length, done.span.start - len(done.span.gather)), ()
-
-    def finished_pass(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
-        """Take a pass's outcome; it counts only if its epoch, base and path hash are still current."""
-        assert done is self._in_flight
-        self._in_flight = None
-        if done.epoch != self.epoch or not self._text.complete or done.base != self._text.length:
-            self._kv_length, self._gather = min(self._kv_length, done.span.start), ()
-            return []
-        assert self._text.path.end == done.base_hash
-        self._gather = ()
-        if not done.span.wanted:
-            self._kv_length = done.span.start + len(done.span.tokens)
-            return []
-        return self._commit(done, result)
-
-    # ---- attaching ----
+            self._state.attached = False
+            if self._state.held is not None:
+                self._commits.decide()  # no state will come; the device gets what this commits when it is back
 
     def _go_on(self, opened: Open) -> list[EdgeFrame]:
         """Answer a device whose text is the beginning of what is held."""
-        text = self._text
+        state, text = self._state, self._text
         text.keep()
-        self._token_due = self._kv_length < text.length - 1 or text.length == opened.prompt_length
+        if state.provisional.tokens:  # nothing of the device is on its way yet
+            self._commits.append(state.provisional.ids, state.provisional.origins)
+        state.token_due = self._rows.length < text.length - 1 or text.length == opened.prompt_length
         if opened.length < text.length or text.stop is not None:
-            return [self._opened(), self._missed(opened.length)]
+            return [self._opened(), self._commits.missed(opened.length)]
         return [self._opened()]
 
     def _opened(self) -> Opened:
-        return Opened(self.epoch, self._kv_length, self._text.length, self.limits)
-
-    def _missed(self, base: int) -> Commit:
-        """Return what this device has not seen, as a commit of its new epoch."""
-        text = self._text
-        ids, origins = tuple(text.ids[base : text.length]), text.origins_from(base)
-        return Commit(self.epoch, base, ids, text.length, text.path.end, 0, origins, text.stop, receipt=self._receipt())
-
-    def _receipt(self) -> bytes:
-        return self._admission.receipt(self.epoch, self._text.digest) if self.attested else b""
+        return Opened(self.epoch, self.kv_length, self._text.length, self.limits, granted=self.granted)
 
     def _prefix_is(self, taken: Taken) -> list[EdgeFrame]:
         """Go on with a prefix that an attach promised."""
         if taken == "nothing":
             return []
         if taken == "wrong":
-            self._kv_length = 0
+            self._rows.settle(0)
             return [NeedPrefix(self.epoch, 0)]
-        self._token_due = True
-        for draft in self._waiting:
-            self._follow(draft, self._text.path)
-        self._waiting.clear()
-        return [self._missed(self._text.length)] if self._text.stop is not None else []
+        self._state.token_due = True
+        for followed in self._drafts.follow_waiting(self._text.path):
+            self._followed(followed)
+        return [self._commits.missed(self._text.length)] if self._text.stop is not None else []
 
-    # ---- drafts ----
+    def _draft(self, draft: Draft) -> list[EdgeFrame]:
+        judging = self._state.judging
+        if judging is not None:
+            judging.check(draft)
+        elif draft.states is not None:
+            raise MalformedFrame("no states go up in an exact session", field="states", seq=draft.seq)
+        followed = self._drafts.take(draft, self._text.length, self._text.hashes, self.limits)
+        if followed is not None:
+            self._followed(followed)
+        return self._commits.settle()
 
-    def _draft(self, draft: Draft) -> None:
-        if draft.seq != self._last_seq + 1:
-            raise OutOfOrder(f"draft {draft.seq} came where {self._last_seq + 1} was due", field="seq", seq=draft.seq)
-        if not self._acked <= draft.acked <= self._text.length:
-            raise BadAck(
-                f"ack of {draft.acked} outside {self._acked} to {self._text.length}", field="acked", seq=draft.seq
-            )
-        if len(draft.ids) > self.limits.frame_nodes:
-            raise MalformedFrame("more nodes than a frame may hold", field="ids", seq=draft.seq)
-        self._last_seq, self._acked = draft.seq, draft.acked
-        if not draft.ids:
-            self._idle = self._idle or draft.idle
-            return
-        self._idle = False
-        if self._text.hashes is None:
-            self._waiting.append(draft)
-        else:
-            self._follow(draft, self._text.hashes)
-        if self.live_nodes > self.limits.live_nodes:
-            raise CreditsExceeded(
-                f"{self.live_nodes} live nodes, {self.limits.live_nodes} granted", field="ids", seq=draft.seq
-            )
+    def _followed(self, followed: Followed) -> None:
+        """Keep what came with a frame; tell the run-ahead rule whether the text agrees with it so far."""
+        state, draft = self._state, followed.draft
+        if state.judging is not None:
+            state.judging.keep(followed, self._drafts.tree)
+        if state.run_ahead is not None:
+            end, length = followed.nodes[-1].length, self._text.path.length
+            state.run_ahead.framed(draft.acked, end, len(draft.ids), agrees=followed.agrees, length=length)
 
-    def _follow(self, draft: Draft, committed: HashedPath) -> None:
-        """Keep the live part of a frame; tell the run-ahead rule whether the text agrees with it so far."""
-        new = self._tree.add(draft, committed)
-        if self._run_ahead is None:
-            return
-        last = frame_nodes(draft)[-1]
-        agrees = new > 0 or committed.at(last.length) == last.path_hash
-        if agrees:
-            self._line = last
-        self._run_ahead.framed(draft.acked, last.length, len(draft.ids), agrees=agrees, length=committed.length)
+    def _hidden(self, hidden: Hidden) -> list[EdgeFrame]:
+        state = self._state
+        if state.judging is None:
+            raise MalformedFrame("no states go up in an exact session", field="hidden")
+        return self._commits.decide() if state.judging.told(hidden, state.held, self._drafts.tree) else []
 
-    @property
-    def _line_agrees(self) -> bool:
-        """Whether the device's last line, as far as the text has come, is the text's own."""
-        line = self._line
-        return line is not None and self._text.path.at(line.length) == line.path_hash
+    # ---- the cache ----
 
-    # ---- passes ----
+    def evicted(self, *, ids_too: bool = False) -> list[EdgeFrame]:
+        """The cache's rows are gone, and with ``ids_too`` the ids as well; length, hash and live nodes stay.
 
-    @property
-    def _may_run(self) -> bool:
-        """Whether the edge may go on without a draft of the device (rule 6), and does not wait for one."""
-        text = self._text
-        if text.length - self._acked >= self.limits.ahead_tokens:
-            return False
-        if self._idle:
-            return True
-        if self._run_ahead is None or self._asked.waits:
-            return False
-        if self._own.nodes(text.path.end, self._tree):
-            return True
-        self.wakes_s = self._run_ahead.sits_out(text.length, self._acked)
-        return self.wakes_s is None
-
-    @property
-    def _own_room(self) -> int:
-        """How many tokens of its own the next pass may verify: with the one that follows, no more than it may run."""
-        text = self._text
-        if not self._asked.own_draft:
-            return 0
-        ahead = self.limits.ahead_tokens - (text.length - self._acked)
-        return min(self._own.length, ahead - 1, text.ending.final_length - text.length - 1) - len(self._tree)
-
-    def _pass_nodes(self) -> list[Node]:
-        """Return the nodes to verify, parents before children; none at or past the text's last position.
-
-        First the device's that are live, then the edge's own, which may hang under any of them.
+        A pass in flight must be finished first.
         """
-        text = self._text
-        most = self._acked + self.limits.ahead_tokens  # a device that came back may have acked less than was known
-        own = [node for node in self._own.nodes(text.path.end, self._tree) if node.length < most]
-        nodes = [*self._tree.nodes.values(), *own]
-        return [node for node in nodes if node.length < text.ending.final_length][:PASS_NODES]
+        state = self._state
+        assert state.in_flight is None
+        self._rows.settle(0)
+        if state.held is not None:
+            state.held.rows = False
+        if not ids_too or self._text.promised:
+            return []
+        state.held = None
+        state.provisional.clear()
+        self._text.lose()
+        return [NeedPrefix(self.epoch, 0)] if self.attached else []
 
-    def _commit(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
-        text, base = self._text, self._text.length
-        walk = walked(done, result.choices, text.ending)
-        origins = walk.origins
-        theirs = done.nodes - done.own
-        if done.own:
-            mine = [index for index, node in enumerate(walk.path) if node >= theirs]
-            origins = tuple(Origin.EDGE_DRAFT if index in mine else it for index, it in enumerate(origins))
-        ids, rows = walk.ids, tuple(base + index for index in walk.path)
-        if not self._bonus and theirs and origins[-1] is Origin.BONUS and walk.stop is None:
-            # The last accepted token is computed again: the next pass has its row.
-            ids, origins, rows = ids[:-1], origins[:-1], rows[:-1]
-        text.append(ids, origins, walk.stop)
-        self._token_due = False
-        self._tree.advance(text.path)
-        self._own.passed(drafted=theirs > 0)
-        if self._run_ahead is not None:
-            self._run_ahead.passed(
-                result.timing.pass_s,
-                nodes=theirs,
-                accepted=sum(node < theirs for node in walk.path),
-                committed=len(ids),
-                length=text.length,
-                live=bool(self._tree.nodes) or self._line_agrees,
-                alone=len(done.span.tokens) - done.nodes == 1,
-            )
-        self._kv_length = base + len(rows)
-        if rows != tuple(range(base, base + len(rows))):
-            self._gather = rows
-        return [
-            Commit(
-                self.epoch,
-                base,
-                ids,
-                text.length,
-                text.path.end,
-                done.last_seq,
-                origins,
-                walk.stop,
-                result.timing,
-                self._receipt(),
-                result.row if done.row and walk.origins[-1] is Origin.RECOVERED else None,
-            )
-        ]
+    def adopted(self, rows: int) -> None:
+        """Begin with an empty cache's first ``rows`` already there: another text with the same beginning wrote them."""
+        assert self._rows.length == 0
+        assert not self.in_flight
+        assert rows < len(self._text.ids)
+        self._rows.length = rows
+
+    # ---- work ----
+
+    def due(self) -> list[EdgeFrame]:
+        """Return what a deadline that has passed brings.
+
+        To be asked when ``wakes_s`` has come, whether a pass is in flight or not.
+        """
+        held = self._state.held
+        if held is None:
+            return self._commits.settle()
+        return self._commits.decide() if self._state.clock() >= held.until_s else []
+
+    def wish(self) -> Wish | None:
+        """Return what the next pass would be for, or None where there is nothing to do until another event."""
+        return wish_of(self._state)
+
+    def next_pass(self, positions: int = PREFILL_POSITIONS + PASS_NODES) -> Pass | None:
+        """Return the session's next forward pass, of at most ``positions`` > 0, or None as ``wish`` does."""
+        return next_pass(self._state, positions)
+
+    def own_draft(self) -> DraftWork | None:
+        """Return what the edge's own drafter should write, or None until another event; the next pass waits for it."""
+        state = self._state
+        if not state.own_draft_due:
+            return None
+        end = state.line_end
+        line = () if state.provisional.tokens else self._drafts.tree.line(end) or ()
+        return state.own.ask(state.line_from(0), line, state.own_room, end)
+
+    def own_drafted(self, work: DraftWork, tokens: Sequence[int]) -> None:
+        """Take what the edge's own drafter wrote; it is void where the text has gone on."""
+        self._state.own.take(work, tokens)
+
+    def lost_pass(self, done: Pass) -> None:
+        """A pass came to nothing: the rows before those that it touched are still good, the rest is done again."""
+        assert done is self._state.in_flight
+        self._state.in_flight = None
+        self._rows.lost(done.span)
+
+    def finished_pass(self, done: Pass, result: PassResult) -> list[EdgeFrame]:
+        """Take a pass's outcome; it counts only if its epoch, base and path hash are still current."""
+        state, text = self._state, self._text
+        assert done is state.in_flight
+        state.in_flight = None
+        self._rows.ran(done.span)
+        length = text.length if state.branches else state.line_length
+        void = state.branches and not state.provisional.tokens  # the device finished, and what it was beside is gone
+        if void or done.epoch != state.epoch or not text.complete or done.base != length:
+            return []
+        assert done.base_hash == (text.path.end if state.branches else state.line_end)
+        if done.span.wanted:
+            return self._commits.take(done, result)
+        self._rows.length = done.span.start + len(done.span.tokens)
+        return self._commits.settle()

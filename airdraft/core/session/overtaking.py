@@ -160,7 +160,7 @@ class Overtaking:
         for right in [True] * agreed + [False] * missed:
             self._odds.saw(self._stretch, right=right)
             self._stretch = self._stretch + 1 if right else 0
-        accepted = Origin.ACCEPTED in commit.origins
+        accepted = Origin.ACCEPTED in commit.origins or Origin.MEANING in commit.origins
         self._paced(commit, by_edge=not accepted)
         if (accepted and not missed) or self._pays(0 if missed else len(ahead) - len(pairs)):
             self._worth, self._probe_left = True, 0

@@ -172,6 +172,12 @@ class RunAhead:
             self._last_frame_s, self._known_from = None, length
         self._keep_pace(committed)
 
+    def agreed(self, tokens: int) -> None:
+        """The device drafted so many tokens just as the edge had decoded them already."""
+        self._dry = 0
+        self._judged = MEMORY * self._judged + tokens
+        self._accepted = MEMORY * self._accepted + tokens
+
     def _keep_pace(self, committed: int) -> None:
         """Take a commit into the lead: what a plain edge would have needed for it, less what it took."""
         now_s, plain_s = self._clock(), self._company.plain_s
