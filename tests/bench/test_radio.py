@@ -369,6 +369,7 @@ def test_the_page_stands_alone_and_says_what_was_paced(tmp_path: Path) -> None:
         assert any(unit in words for unit in ("(ms)", "(s)", "per second")), "axes have units"
 
 
+@pytest.mark.slow
 def test_the_same_report_is_the_same_page(tmp_path: Path) -> None:
     report, _ = a_report()
     pages = []

@@ -96,6 +96,7 @@ def test_a_frames_overheads_count_as_the_rounds() -> None:
     assert found.round_s == pytest.approx(0.003, rel=0.03)
 
 
+@pytest.mark.slow
 def test_no_overhead_is_below_0() -> None:
     fast = replace(Models(), draft_s=0.007)  # quicker than the cells claim
     measured = [replace(simulated(replace(cell, models=fast), RUNS), cell=cell) for cell in CALIBRATION]

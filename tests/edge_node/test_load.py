@@ -161,6 +161,7 @@ def test_sixty_four_sessions_in_fast_differ_after_counted_near_ties_alone() -> N
     assert flips > 2
 
 
+@pytest.mark.slow
 def test_fast_in_float32_gives_the_same_texts() -> None:
     runner, alone = setting("fast", tie=1e-3)
     for seed in range(3):

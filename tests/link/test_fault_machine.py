@@ -160,7 +160,7 @@ class SeededFaultMachine(FaultMachine):
     samplings = st.integers(1, 3)
 
 
-LIMITS = settings(max_examples=150, stateful_step_count=25, deadline=None)
+LIMITS = settings(max_examples=100, stateful_step_count=25, deadline=None)
 TestGreedyText = FaultMachine.TestCase
 TestGreedyText.settings = LIMITS
 TestSeededText = SeededFaultMachine.TestCase
