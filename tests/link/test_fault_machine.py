@@ -73,7 +73,8 @@ SETTINGS = st.builds(
     stateless=st.sampled_from([0.0, 0.3]),
     strictness=st.sampled_from([1.0, 1.0, 0.0]),
     provisional_s=st.sampled_from([0.0, 0.05, 0.3, 5.0]),
-)
+).filter(lambda setting: not (setting.meaning and setting.siblings and setting.near_ties))
+"""At a near tie a proxy's sibling may stand by meaning, which no device has drafted."""
 
 
 class FaultMachine(RuleBasedStateMachine):
