@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.adapt_bars import BARS, Bar
+from bench.adapt_bars import BARS
 from bench.adapt_figures import named
 from bench.adapt_report import Report, Row, read
+from bench.bars_page import bars_table, figure
 from bench.cells import PASS, Models
 from bench.channel import DOWN_COLOUR, OTHER_COLOUR, STYLE
-from bench.page import inline
 from bench.page_style import STYLE_SHEET
 from bench.page_tables import interval, table
 from bench.radio_plots import Drawing, save
@@ -129,7 +127,7 @@ def _of(report: Report, trace: str) -> list[Row]:
 
 
 def _page(report: Report, made: list[Drawing], folder: Path) -> str:
-    figures = "\n".join(_figure(report, drawing, (folder / f"{drawing.stem}.svg").read_text()) for drawing in made)
+    figures = "\n".join(figure(report.command, drawing, folder) for drawing in made)
     labels = "".join(f"<dt>{escape(trace)}</dt><dd>{escape(label)}</dd>" for trace, label in report.traces.items())
     return f"""<!doctype html>
 <html lang="en">
@@ -152,7 +150,7 @@ def _page(report: Report, made: list[Drawing], folder: Path) -> str:
 {figures}
 </div></section>
 <section aria-labelledby="asked"><h2 id="asked">What was asked</h2>
-{_asked(report.line)}
+{bars_table(report.line, BARS)}
 </section>
 <section aria-labelledby="how"><h2 id="how">What was measured</h2>
 <p>Real processes: an edge node's service and engine, a device's session and drafter, and between them a relay that
@@ -183,33 +181,6 @@ def _lead(report: Report) -> str:
         f"A device that decides by itself how to draft writes <b>{found[name]:.2f}</b> times ({low:.2f} to {high:.2f}) "
         "as fast as the fastest fixed setting of each trace, which nobody could have known beforehand: the median of "
         f"{len(report.traces)} traces."
-    )
-
-
-def _figure(report: Report, drawing: Drawing, svg: str) -> str:
-    return (
-        f"<figure>{inline(svg, drawing)}<figcaption><b>{escape(drawing.title)}.</b> {escape(drawing.caption)} "
-        f'<a href="{drawing.stem}.svg">SVG</a> <a href="{drawing.stem}.png">PNG</a><br>'
-        f"<code>{escape(report.command)}</code></figcaption></figure>"
-    )
-
-
-def _asked(line: Mapping[str, Any]) -> str:
-    rows = [_bar_row(line, name, bar) for name, bar in BARS.items()]
-    return table(("figure", "value", "95 %", "bar", "", "samples"), rows)
-
-
-def _bar_row(line: Mapping[str, Any], name: str, bar: Bar) -> str:
-    about = f"<td>{escape(bar.about)}<br><code>{name}</code></td>"
-    if name not in line["figures"]:
-        empty, missed = "<td></td>", '<td class="missed">not measured</td>'
-        return f'<tr>{about}{empty * 2}<td class="number">{bar}</td>{missed}{empty}</tr>'
-    value, word = line["figures"][name], "held" if bar.holds(line["figures"][name]) else "missed"
-    low, high = line["spread"].get(name, (None, None))
-    between = "" if low is None else f"{low:.3g} to {high:.3g}"
-    return (
-        f'<tr>{about}<td class="number">{value:.3g}</td><td class="number">{between}</td><td class="number">{bar}</td>'
-        f'<td class="{word}">{word}</td><td class="number">{line["samples"].get(name, "")}</td></tr>'
     )
 
 

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 
-from bench.adapt_bars import Bar
+from bench.bars_page import bars_table, figure
 from bench.cells import PASS, Models
 from bench.channel import STYLE
-from bench.page import inline
 from bench.page_style import STYLE_SHEET
 from bench.page_tables import interval, table
 from bench.radio_plots import Drawing, save
@@ -40,7 +37,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 
 
 def _page(report: Report, made: list[Drawing], folder: Path) -> str:
-    figures = "\n".join(_figure(report, drawing, (folder / f"{drawing.stem}.svg").read_text()) for drawing in made)
+    figures = "\n".join(figure(report.command, drawing, folder) for drawing in made)
     about = "".join(f"<dt>{escape(one.label)}</dt><dd>{escape(one.about)}</dd>" for one in CONTESTANTS.values())
     return f"""<!doctype html>
 <html lang="en">
@@ -62,7 +59,7 @@ def _page(report: Report, made: list[Drawing], folder: Path) -> str:
 {figures}
 </section>
 <section aria-labelledby="bars"><h2 id="bars">What was asked for</h2>
-{_asked(report.line)}
+{bars_table(report.line, BARS)}
 </section>
 <section aria-labelledby="table"><h2 id="table">Every contestant, batched</h2>
 {_table(report)}
@@ -101,33 +98,6 @@ def _lead(report: Report) -> str:
         f"With nothing but token ids going up, a round brings <b>{1 + found[name]:.2f}</b> times ({1 + low:.2f} to "
         f"{1 + high:.2f}) the tokens of exact speculative decoding on this synthetic pair, for "
         f"{found['target_only_loss_points']:.2f} points of accuracy at most at either draft length."
-    )
-
-
-def _figure(report: Report, drawing: Drawing, svg: str) -> str:
-    return (
-        f"<figure>{inline(svg, drawing)}<figcaption><b>{escape(drawing.title)}.</b> {escape(drawing.caption)} "
-        f'<a href="{drawing.stem}.svg">SVG</a> <a href="{drawing.stem}.png">PNG</a><br>'
-        f"<code>{escape(report.command)}</code></figcaption></figure>"
-    )
-
-
-def _asked(line: Mapping[str, Any]) -> str:
-    rows = [_bar_row(line, name, bar) for name, bar in BARS.items()]
-    return table(("figure", "value", "95 %", "bar", "", "samples"), rows)
-
-
-def _bar_row(line: Mapping[str, Any], name: str, bar: Bar) -> str:
-    about = f"<td>{escape(bar.about)}<br><code>{name}</code></td>"
-    if name not in line["figures"]:
-        empty, missed = "<td></td>", '<td class="missed">not measured</td>'
-        return f'<tr>{about}{empty * 2}<td class="number">{bar}</td>{missed}{empty}</tr>'
-    value, word = line["figures"][name], "held" if bar.holds(line["figures"][name]) else "missed"
-    low, high = line["spread"].get(name, (None, None))
-    between = "" if low is None else f"{low:.3g} to {high:.3g}"
-    return (
-        f'<tr>{about}<td class="number">{value:.3g}</td><td class="number">{between}</td><td class="number">{bar}</td>'
-        f'<td class="{word}">{word}</td><td class="number">{line["samples"].get(name, "")}</td></tr>'
     )
 
 
