@@ -7,14 +7,14 @@ BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist loadfile
 SOURCES := pyproject.toml constraints.txt hatch_build.py $(wildcard proto/airdraft/v1/*.proto)
 PIP := -m pip --disable-pip-version-check -q
-# Of `make soak`: how long, and which faults.
+# Of `make soak`: how long, and which faults; of `make fuzz`: how long each harness.
 MINUTES ?= 5
 SEED ?= 1
 # One thread a process: on two cores the edge and the device each have one.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check lint types contracts tests-all tests-slow tests-device bench soak clean
+.PHONY: demo test check lint types contracts tests-all tests-slow tests-device bench soak fuzz clean
 
 demo: $(VENV)/.stamp-demo
 	@$(BIN)/python -m bench demo
@@ -52,9 +52,16 @@ bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m bench faults --bars
 	$(BIN)/python -m bench resume --bars
 	$(BIN)/python -m bench relay --bars
+	$(BIN)/python -m bench sessions --bars
+	$(BIN)/python -m bench hostile --bars
+	$(BIN)/python -m bench fuzz --bars
 
 soak: $(VENV)/.stamp-dev
 	$(BIN)/python -m bench soak --minutes $(MINUTES) --seed $(SEED)
+
+# For nights: `make fuzz MINUTES=30`. What was found is listed at the end, with the line that shows it again.
+fuzz: $(VENV)/.stamp-dev
+	$(BIN)/python -m fuzz all --minutes $(MINUTES)
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "airdraft needs Python 3.11 or newer; name one with make PYTHON=…")'

@@ -18,7 +18,8 @@ DEMO_FOLDERS = (_PACKAGE.parent / "models" / "demo", _PACKAGE / "demo_pair")
 """The demo pair in a checkout, and in an installed wheel."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_TEXTS = ("*.json", "*.jinja", "*.model", "*.txt")
+TEXTS = ("*.json", "*.jinja", "*.model", "*.txt")
+_ATTENTION = ("attn_implementation", "_attn_implementation")
 _VOLATILE = ("_name_or_path", "transformers_version")  # say who wrote the file, not what the model computes
 _CHUNK_BYTES = 1 << 22
 
@@ -58,6 +59,12 @@ def check_folder(folder: Path, reference: str | None = None) -> None:
     if not folder.is_dir():
         raise CheckpointRefused(f"{name} is not a folder; give a model folder, a hub id such as org/name, or demo")
     read_config(folder, name)
+    _object(folder / "generation_config.json", name)  # transformers passes over one that is broken: texts end elsewhere
+    if (folder / "adapter_config.json").exists():
+        raise CheckpointRefused(
+            f"{name} holds an adapter (adapter_config.json), which may name another model to load; merge it into the "
+            "weights first"
+        )
     if weight_files(folder):
         return
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
@@ -71,20 +78,38 @@ def check_folder(folder: Path, reference: str | None = None) -> None:
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
     """Return config.json. Raises CheckpointRefused where it is missing, broken, or names code of its own to run."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointRefused(f"{name} has no config.json; is it a model in the transformers layout?") from None
-    except ValueError as error:
-        raise CheckpointRefused(f"{name} has a broken config.json: {error}; fetch the model again") from None
-    if not isinstance(config, dict):
-        raise CheckpointRefused(f"{name} has a config.json that is not an object; fetch the model again")
+    config = _object(folder / "config.json", name)
+    if config is None:
+        raise CheckpointRefused(f"{name} has no config.json; is it a model in the transformers layout?")
     if config.get("auto_map"):
         raise CheckpointRefused(
             f"{name} carries code of its own (auto_map in config.json), which is never run here; "
             "choose a model that transformers knows by itself"
         )
+    if any("/" in str(config.get(key)) for key in _ATTENTION):
+        raise CheckpointRefused(
+            f"{name} asks for attention code from a hub (attn_implementation in config.json), which is never run here; "
+            "take the entry out"
+        )
+    if config.get("transformers_weights"):
+        raise CheckpointRefused(
+            f"{name} names a file of weights of its own (transformers_weights in config.json); only model.safetensors "
+            "and its index are read: rename the file and take the entry out"
+        )
     return config
+
+
+def _object(path: Path, name: str) -> dict[str, Any] | None:
+    """Return what a JSON file holds, None where there is none. Raises CheckpointRefused."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointRefused(f"{name} has a broken {path.name}: {error}; fetch the model again") from None
+    if not isinstance(content, dict):
+        raise CheckpointRefused(f"{name} has a {path.name} that is not an object; fetch the model again")
+    return content
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -161,7 +186,7 @@ def _demo_folder(role: Role) -> Path:
 def _from_hub(reference: str, revision: str | None) -> Path:
     """Return the hub's snapshot: the configuration first, so that what is refused for it is never downloaded."""
     read_config(_snapshot(reference, revision, ["config.json"]), reference)
-    return _snapshot(reference, revision, ["*.safetensors", *_TEXTS])
+    return _snapshot(reference, revision, ["*.safetensors", *TEXTS])
 
 
 def _snapshot(reference: str, revision: str | None, patterns: list[str]) -> Path:

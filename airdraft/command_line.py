@@ -1,10 +1,12 @@
 """What the command lines of all processes share. (No deferred annotations here: Typer evaluates them by name.)"""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from airdraft import __version__
+from airdraft.tracebacks import hide_words, show
 
 
 def application(name: str, purpose: str) -> typer.Typer:
@@ -32,3 +34,13 @@ def application(name: str, purpose: str) -> typer.Typer:
         """Hold the options that come before a command."""
 
     return app
+
+
+def run(app: typer.Typer) -> None:
+    """Run a process's command line; what nobody catches is shown without its words, and ends it with 1."""
+    hide_words()
+    try:
+        app()
+    except Exception as error:  # Typer would have it shown by a hook of its own
+        show(error)
+        sys.exit(1)

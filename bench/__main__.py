@@ -32,8 +32,12 @@ BENCHES: dict[str, tuple[str, str]] = {
     "queue": ("queue", "The way from the front to the engine and back, and what a process of its own buys (ADR 0010)."),
     "radio-facts": ("radio_facts", "What radio facts add to forecasts of a link, on recordings that hold both."),
     "relay": ("relay_error", "How far the emulated link is from the one asked for: delay and rate."),
+    "pad": ("pad", "Which of 50 prompts was asked, guessed from sizes and times on the line, with --pad and without."),
     "capacity": ("capacity", "Tokens a busy edge-second, many devices drafting for one edge that goes ahead of them."),
+    "fuzz": ("fuzz", "Hostile frames: a million at session cores, 50,000 at a live edge beside other tenants' texts."),
     "overload": ("overload", "What sessions and devices get at an edge's capacity, and at twice as many devices."),
+    "sessions": ("sessions", "Two hundred devices over mTLS at a stated pace, and what cancelled streams leave."),
+    "hostile": ("hostile", "What other tenants notice of one that attacks the edge."),
 }
 """Name on the command line: module, and what it measures. They take --quick or --bars alone."""
 

@@ -15,7 +15,8 @@ from airdraft.core.drafting import Drafter
 from airdraft.core.errors import EdgeUnreachable, error_of
 from airdraft.core.session import Committed, DeviceSession, Lost, Output
 from airdraft.core.types import DeviceFrame, DraftWork, Drain, EdgeFrame, Plan
-from airdraft.wire.client import EdgeConnection, EdgeStream
+from airdraft.wire.client import EdgeStream
+from bench.connections import connections
 from bench.engine_devices import Heard, greedy_session
 
 MOST_S = 120.0
@@ -159,10 +160,10 @@ async def write_timed(
     async def one(index: int) -> Heard:
         await asyncio.sleep(index * apart_s)
         device = TimedDevice(greedy_session(prompts[index], description, tokens, pace.plan), drafters[index], pace)
-        return await device.write(connection.generate(description.vocabulary))
+        return await device.write(over[index % len(over)].generate(description.vocabulary))
 
-    async with EdgeConnection(address) as connection:
-        description = await connection.describe()
+    async with connections(address, len(prompts)) as over:
+        description = await over[0].describe()
         async with asyncio.timeout(MOST_S), asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(index)) for index in range(len(prompts))]
     return [task.result() for task in tasks]

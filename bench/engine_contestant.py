@@ -17,7 +17,6 @@ from typing import Annotated
 import typer
 
 from airdraft.core.drafting import NgramDrafter
-from airdraft.wire.client import EdgeConnection
 from bench.engine_texts import CORE, OTHER_CORE, Contestant, Job, Written, job_of, on_core, written
 
 
@@ -35,13 +34,14 @@ class OurEdge:
         return asyncio.run(self._write(job))
 
     async def _write(self, job: Job) -> Written:
+        from bench.connections import connections
         from bench.engine_devices import write_texts
 
-        async with EdgeConnection(self._address) as connection:
-            description = await connection.describe()
+        async with connections(self._address, job.texts) as over:
+            description = await over[0].describe()
             began_s = time.perf_counter()
             heard = await write_texts(
-                connection,
+                over,
                 description,
                 job.prompts,
                 [NgramDrafter() for _ in range(job.texts)],

@@ -74,7 +74,7 @@ class InstantDevice:
 
 
 async def write_texts(
-    connection: EdgeConnection,
+    over: Sequence[EdgeConnection],
     description: Description,
     prompts: Sequence[Sequence[int]],
     drafters: Sequence[Drafter],
@@ -82,15 +82,17 @@ async def write_texts(
     new_tokens: int,
     draft_length: int,
 ) -> list[Heard]:
-    """Let a text be written after each prompt, all at once, greedy. Raises TimeoutError where it takes ``MOST_S``."""
+    """Let a text be written after each prompt, all at once, greedy, over these connections in turn.
+
+    Raises TimeoutError where it takes ``MOST_S``."""
     async with asyncio.timeout(MOST_S), asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(
                 InstantDevice(greedy_session(prompt, description, new_tokens, Plan(draft_length)), drafter).write(
-                    connection.generate(description.vocabulary)
+                    over[index % len(over)].generate(description.vocabulary)
                 )
             )
-            for prompt, drafter in zip(prompts, drafters, strict=True)
+            for index, (prompt, drafter) in enumerate(zip(prompts, drafters, strict=True))
         ]
     return [task.result() for task in tasks]
 

@@ -23,7 +23,7 @@ from airdraft.link.sim_costs import Costs
 from airdraft.link.sim_engine import by_positions
 from airdraft.link.sim_text import MatchRun
 from airdraft.link.simulation import Conduct, Link, World
-from airdraft.wire.client import EdgeConnection
+from bench.connections import connections
 from bench.engine_devices import Heard, write_texts
 from coordinator.policy.costs import PassCost
 
@@ -181,13 +181,13 @@ class Fleet:
         return busy(self.line, [text.arrivals for text in done], ())
 
     async def _written(self, address: str) -> list[Heard]:
-        async with EdgeConnection(address) as connection:
-            description = await connection.describe()
+        async with connections(address, len(self.texts)) as over:
+            description = await over[0].describe()
             drafters: list[Drafter] = [
                 text.noisy(description.vocabulary) if self.draft_length else NgramDrafter() for text in self.texts
             ]
             return await write_texts(
-                connection,
+                over,
                 description,
                 [text.prompt for text in self.texts],
                 drafters,

@@ -26,6 +26,7 @@ from bench.capacity import ACCEPTANCE, RuleDrafter, passes_of
 from bench.capacity_devices import Pace, TimedDevice
 from bench.capacity_engine import VOCABULARY, written
 from bench.capacity_sim import DRAFT_S
+from bench.connections import connections
 from bench.engine_devices import greedy_session
 from bench.engine_paced import SHARED, STEEP, PacedPass
 from bench.engine_paced_edge import paced_edge
@@ -94,13 +95,14 @@ class Fleet:
 
         Texts that were begun are ended, and nobody waits for a place any longer.
         """
-        async with EdgeConnection(self.address) as connection:
-            description = await connection.describe()
+        async with connections(self.address, self.devices) as over:
+            description = await over[0].describe()
             began_s = asyncio.get_running_loop().time()
             until_s = began_s + self.seconds
             async with asyncio.TaskGroup() as group:
                 for device in range(self.devices):
                     run, start_s = self._run(), self.chance.random() * 0.5
+                    connection = over[device % len(over)]
                     group.create_task(self._device(device, connection, description.vocabulary, run, start_s, until_s))
             return began_s
 

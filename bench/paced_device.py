@@ -8,8 +8,6 @@ with its input.
 from __future__ import annotations
 
 import asyncio
-import base64
-import pickle
 import random
 import sys
 import time
@@ -28,6 +26,7 @@ from airdraft.core.types import Sampling, Semantic
 from airdraft.link.pacing import NoisyDrafter, PacedDrafter, Pacer
 from airdraft.wire.client import EdgeConnection
 from airdraft.wire.describe import Description
+from bench.planner_memory import memory_of, planner_of
 from bench.processes import pin
 from bench.radio_memory import Memories, Remembering
 from bench.radio_text import NOISE_SEED, Matches, MatchOrder, Text, TextOrder, answer_line, order_of
@@ -114,7 +113,7 @@ class PacedDevice:
         text.meant, text.granted = session.tally.meaning, generation.granted.max_loss
         text.reattached, text.draft_late_s = roaming.reattached, self._pacer.take_late_s()
         if planner is not None:
-            text.memory = base64.b64encode(pickle.dumps(planner)).decode()
+            text.memory = memory_of(planner)
             text.plan = str(planner.plan)
         return text
 
@@ -183,16 +182,11 @@ def _settings(order: TextOrder) -> DeviceSettings:
 
 
 def _planner(order: TextOrder) -> Planner | None:
-    """Return who plans a text: as it was after the text before, or one that knows nothing; None where the order does.
-
-    The order and its memory are of this bench's own processes, so that nothing but a planner is in it.
-    """
+    """Return who plans a text: as after the text before, or one that knows nothing; None where the order does."""
     if not order.objective:
         return None
     if order.memory:
-        planner = pickle.loads(base64.b64decode(order.memory))
-        assert isinstance(planner, Planner)
-        return planner
+        return planner_of(order.memory)
     return Planner(objective_of(order.objective), start_of("auto", order.drafter, 1))
 
 

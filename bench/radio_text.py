@@ -34,7 +34,7 @@ class TextOrder:
     state_width: int = 0  # to which states are filled up with zeros; 0: as the drafter's are
     channel: tuple[float, float] | None = None  # round trip in s and bytes/s up, as the device tells them then
     objective: str = ""  # of coordinator.policy.plan: the device plans by it, and ``plan`` counts for nothing
-    memory: str = ""  # what a device that plans has learnt before, as a text brought it
+    memory: str = ""  # what a device that plans has learnt before, as a text brought it (``bench.planner_memory``)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,8 @@ class Fleet:
         for problem in problems:
             places = [self._places.pop() for _ in settings]
             groups.append(_Group(problem, self._free.pop(), places, left=len(settings)))
-        self._pair.engine.extend([(group.source, Span(0, group.problem.prompt[:-1])) for group in groups])
+        prompts = tuple(Item(group.source, Span(0, group.problem.prompt[:-1]), Sampling()) for group in groups)
+        assert not any(outcome.failure for outcome in self._pair.runner.run(Step(0, prompts)).outcomes)
         for group in groups:
             for setting in settings:
                 text = self._opened(group, setting)
@@ -196,7 +197,7 @@ class Fleet:
             trip_s, up_bytes_s = (channel.round_trip_s, channel.up_bytes_s) if channel else (None, None)
             session.received(Report(EPOCH, miss_s=setting.miss_s, round_trip_s=trip_s, up_bytes_s=up_bytes_s))
         extent = self._free.pop()
-        pair.engine.fill(Fill(extent.first, len(prompt) - 1, group.source.first))
+        pair.runner.run(Step(0, (), (Fill(extent.first, len(prompt) - 1, group.source.first),)))
         return _Text(group, session, extent, Written(group.problem.number, setting), prompt)
 
     def _end(self, text: _Text) -> None:

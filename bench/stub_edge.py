@@ -92,11 +92,17 @@ class ScriptedDrafter:
 class StubEngine:
     """What a step runner needs of an engine: a pool whose rows are hashes, each of the path that ends there."""
 
-    def __init__(self, pass_s: float = PASS_S, position_s: float = POSITION_S, rows: int = POOL_ROWS) -> None:
+    def __init__(
+        self,
+        pass_s: float = PASS_S,
+        position_s: float = POSITION_S,
+        rows: int = POOL_ROWS,
+        context_tokens: int = DESCRIPTION.limits.context_tokens,
+    ) -> None:
         """Let a pass last ``pass_s`` and ``position_s`` for each of its positions."""
         self._pass_s, self._position_s = pass_s, position_s
         self._hashes: list[bytes | None] = [None] * rows
-        self.rows, self.context_tokens = rows, DESCRIPTION.limits.context_tokens
+        self.rows, self.context_tokens = rows, context_tokens
         self.computed = 0
 
     def fill(self, fill: Fill) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from airdraft.command_line import application
+from airdraft.command_line import application, run
+from coordinator.identity_commands import certs, issuer, key, token
 from coordinator.policy.costs import PassCost
 from coordinator.policy.expected import Setting
 from coordinator.policy.plan import OBJECTIVES, Offer, Plan, objective_of, plan
@@ -120,9 +121,15 @@ def _fail(message: str) -> typer.Exit:
     return typer.Exit(2)
 
 
+app.add_typer(certs, name="certs")
+app.command("key")(key)
+app.add_typer(issuer, name="issuer")
+app.command("token")(token)
+
+
 def main() -> None:
     """Run the command line."""
-    app()
+    run(app)
 
 
 if __name__ == "__main__":

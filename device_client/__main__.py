@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airdraft.command_line import application
+from airdraft.command_line import application, run
 from airdraft.core.errors import SpecError
 from airdraft.settings import SettingsError
 from device_client.config import DeviceSettings
@@ -24,6 +24,32 @@ _EDGE = "Edge node, HOST:PORT; given again, the ones to go on with where it fail
 ConnectSeconds = Annotated[float | None, typer.Option(help="Wait so long for an edge to answer. [default: 5]")]
 ReconnectSeconds = Annotated[
     float | None, typer.Option(help="Try so long to go on after a loss, then give up. [default: 120]")
+]
+DraftManifest = Annotated[
+    Path | None, typer.Option(help="SHA-256 of the drafter's files: nothing else of it is loaded. [default: none]")
+]
+Pad = Annotated[
+    bool | None,
+    typer.Option(
+        "--pad/--no-pad",
+        help="Hide from whoever watches the link what is said: messages of one size at one pace; docs/padding.md. "
+        "[default: no]",
+    ),
+]
+Tls = Annotated[
+    bool | None, typer.Option("--tls/--no-tls", help="Meet edges over TLS; with --tls-ca that needs no saying.")
+]
+TlsCa = Annotated[
+    Path | None, typer.Option(help="CA certificate, PEM, that the edges' own are to be of. [default: public ones]")
+]
+TlsCert = Annotated[Path | None, typer.Option(help="This device's certificate, PEM, for edges that ask for one.")]
+TlsKey = Annotated[Path | None, typer.Option(help="Its private key, PEM.")]
+KeyFile = Annotated[
+    Path | None, typer.Option(help="File of the key or token to be let in with; read again for each connection.")
+]
+Insecure = Annotated[
+    bool | None,
+    typer.Option("--insecure/--no-insecure", help="Let the key cross the network in plain text."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object when done, nothing else.")]
 Config = Annotated[Path | None, typer.Option(help="TOML file with a [device_client] table.")]
@@ -50,6 +76,7 @@ def generate(
         ),
     ] = None,
     draft_revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub drafter.")] = None,
+    draft_manifest: DraftManifest = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer. [default: 256]")] = None,
     draft_length: Annotated[
         int | None,
@@ -122,6 +149,13 @@ def generate(
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1 discourages. [default: 1]")] = None,
     presence_penalty: Annotated[float | None, typer.Option(help="Off what has occurred. [default: 0]")] = None,
     frequency_penalty: Annotated[float | None, typer.Option(help="Off each occurrence. [default: 0]")] = None,
+    pad: Pad = None,
+    tls: Tls = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_file: KeyFile = None,
+    insecure: Insecure = None,
     connect_seconds: ConnectSeconds = None,
     reconnect_seconds: ReconnectSeconds = None,
     as_json: AsJson = False,
@@ -130,12 +164,12 @@ def generate(
     """Write the target's answer to standard output; what it cost goes to standard error.
 
     Options can also be AIRDRAFT_DEVICE_… variables or keys of [device_client] in a TOML file; the command line wins.
-    Exit codes: 0 ok, 2 usage, 3 edge unreachable, 4 model or tokenizer mismatch, 130 interrupted.
+    Exit codes: 0 ok, 2 usage, 3 edge unreachable, 4 model or tokenizer mismatch, 7 denied, 130 interrupted.
     """
     settings = _settings(locals(), config)
     text = sys.stdin.read() if prompt == "-" else prompt
     _ask(
-        lambda command, cache: command.generate(text, settings, cache, quiet=as_json, journal=journal),
+        lambda command, cache, told: command.generate(text, settings, cache, quiet=as_json, journal=journal, told=told),
         journal,
         as_json=as_json,
         explain_plan=explain_plan,
@@ -146,6 +180,14 @@ def generate(
 def resume(
     journal: Annotated[Path, typer.Argument(help="What 'generate --journal FILE' wrote.")],
     edge: Annotated[list[str] | None, typer.Option(help="Edge node, HOST:PORT. [default: the journal's]")] = None,
+    draft_manifest: DraftManifest = None,
+    pad: Pad = None,
+    tls: Tls = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    key_file: KeyFile = None,
+    insecure: Insecure = None,
     connect_seconds: ConnectSeconds = None,
     reconnect_seconds: ReconnectSeconds = None,
     as_json: AsJson = False,
@@ -156,7 +198,11 @@ def resume(
     Exit codes: as of generate.
     """
     settings = _settings(locals(), config)
-    _ask(lambda command, cache: command.resume(journal, settings, cache, quiet=as_json), journal, as_json=as_json)
+    _ask(
+        lambda command, cache, told: command.resume(journal, settings, cache, quiet=as_json, told=told),
+        journal,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -192,7 +238,7 @@ def _settings(options: dict[str, Any], config: Path | None) -> DeviceSettings:
 
 
 def _ask(
-    ask: Callable[[Any, Path], Coroutine[Any, Any, Report]],
+    ask: Callable[[Any, Path, Callable[[Report], None]], Coroutine[Any, Any, Report]],
     journal: Path | None,
     *,
     as_json: bool,
@@ -200,33 +246,38 @@ def _ask(
 ) -> None:
     try:
         from airdraft.checkpoint import CheckpointRefused
+        from airdraft.wire.access import KeyRefused
+        from airdraft.wire.tls import TlsRefused
         from device_client import generate as command
         from device_client.attach import cache_folder
         from device_client.drafters import DrafterUnavailable
         from device_client.journal import JournalError
     except ModuleNotFoundError as error:
         raise _fail(f"{error.name} is missing: pip install 'airdraft[device]'", Exit.USAGE) from None
+
+    def told(report: Report) -> None:
+        if as_json:
+            print(json.dumps(report.as_json()), flush=True)  # noqa: T201
+        else:
+            print(report.as_line(), file=sys.stderr, flush=True)  # noqa: T201
+        if explain_plan:
+            print("\n".join(report.explained()), file=sys.stderr, flush=True)  # noqa: T201
+
     kept = f"; the text is kept: device_client resume {journal}" if journal is not None else ""
     try:
-        report = asyncio.run(ask(command, cache_folder()))
+        asyncio.run(ask(command, cache_folder(), told))
     except SpecError as error:
         made = journal is not None and journal.exists()
         raise _fail(error.message + (kept if made else ""), exit_code(error)) from None
-    except (DrafterUnavailable, CheckpointRefused, JournalError) as error:
+    except (DrafterUnavailable, CheckpointRefused, JournalError, TlsRefused, KeyRefused) as error:
         raise _fail(str(error), Exit.USAGE) from None
     except KeyboardInterrupt:
         raise _fail(f"interrupted{kept}", Exit.INTERRUPTED) from None
-    if as_json:
-        print(json.dumps(report.as_json()))  # noqa: T201
-    else:
-        print(report.as_line(), file=sys.stderr)  # noqa: T201
-    if explain_plan:
-        print("\n".join(report.explained()), file=sys.stderr)  # noqa: T201
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    run(app)
 
 
 if __name__ == "__main__":

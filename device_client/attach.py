@@ -10,8 +10,11 @@ from tokenizers import Tokenizer
 from airdraft.core.errors import EdgeFault, UnsupportedVersion
 from airdraft.core.tokenizer_digest import tokenizer_digest
 from airdraft.core.types import PROTOCOL_VERSION, SAMPLER_VERSION
+from airdraft.wire.access import Access
 from airdraft.wire.client import EdgeConnection
 from airdraft.wire.describe import Description
+from airdraft.wire.tls import ChannelTls
+from device_client.config import DeviceSettings
 
 
 def cache_folder() -> Path:
@@ -20,10 +23,18 @@ def cache_folder() -> Path:
     return Path(base) / "airdraft" / "tokenizers"
 
 
+def access_of(settings: DeviceSettings) -> Access:
+    """Return how edges are met; its files are there and can be used now. Raises TlsRefused, KeyRefused."""
+    tls = ChannelTls(settings.tls_ca, settings.tls_cert, settings.tls_key) if settings.over_tls else None
+    access = Access(tls, settings.key_file, settings.insecure)
+    access.check()
+    return access
+
+
 async def meet(connection: EdgeConnection, cache: Path, timeout_s: float) -> tuple[Description, Tokenizer]:
     """Return what the edge serves and its tokenizer, from the cache where it is known.
 
-    Raises EdgeUnreachable, EdgeFault, UnsupportedVersion.
+    Raises EdgeUnreachable, EdgeFault, UnsupportedVersion, Unauthenticated, Forbidden.
     """
     description = await connection.describe(timeout_s=timeout_s)
     if PROTOCOL_VERSION not in description.protocol_versions or SAMPLER_VERSION not in description.sampler_versions:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from airdraft.core.addresses import host_of, is_loopback
 from airdraft.core.meaning import RULES
-from airdraft.settings import Addresses, ProcessSettings
+from airdraft.settings import Addresses, ProcessSettings, check_pair
 from coordinator.policy.plan import objective_of
 from device_client.draft_stop import policy_of
 from device_client.plan import Schedule
@@ -24,6 +25,7 @@ class DeviceSettings(ProcessSettings):
     edge: Addresses = Field(default=("127.0.0.1:50051",), min_length=1)
     draft_model: str = "ngram"
     draft_revision: str | None = None
+    draft_manifest: Path | None = None
     max_tokens: int = Field(default=256, ge=0)
     schedule: Schedule = "auto"
     draft_length: int = Field(default=4, ge=0, le=512)
@@ -43,8 +45,31 @@ class DeviceSettings(ProcessSettings):
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    pad: bool = False
+    tls: bool = False
+    tls_ca: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    key_file: Path | None = None
+    insecure: bool = False
     connect_seconds: float = Field(default=5.0, gt=0)
     reconnect_seconds: float = Field(default=120.0, gt=0)
+
+    @property
+    def over_tls(self) -> bool:
+        """Return whether edges are met over TLS: each of its files asks for it too."""
+        return self.tls or self.tls_ca is not None or self.tls_cert is not None
+
+    @model_validator(mode="after")
+    def _keeps_its_key(self) -> Self:
+        check_pair("--tls-cert", self.tls_cert, "--tls-key", self.tls_key)
+        seen = [edge for edge in self.edge if not is_loopback(host_of(edge))]
+        if self.key_file is not None and seen and not self.over_tls and not self.insecure:
+            raise ValueError(
+                f"--key-file would cross the network to {seen[0]} in plain text; add --tls-ca FILE (or --tls, where "
+                "its certificate is a public one), or --insecure on a trusted network"
+            )
+        return self
 
     @field_validator("draft_policy")
     @classmethod

@@ -22,6 +22,7 @@ from airdraft.core.types import Granted, Origin, Semantic
 from device_client.meaning import shortfall
 
 BY_MEANING = "underline"
+RESTING = "the answer is complete; its padded stream ends in {:.1f} s, so that its length does not show"
 LEGEND = "underlined: the small model's own words, accepted by meaning"
 
 
@@ -110,6 +111,10 @@ class PipeDisplay:
             self._say(f"going on with edge {edge} after {after_s:.1f} s")
         self._waiting = False
 
+    def resting(self, seconds: float) -> None:
+        """Say that the text is over, and a padded stream is not."""
+        self._say(RESTING.format(seconds))
+
     def _say(self, message: str) -> None:
         if self._err is not None:
             print(f"device_client: {message}", file=self._err, flush=True)
@@ -178,6 +183,10 @@ class TerminalDisplay:
 
     def back(self, edge: str, after_s: float) -> None:
         """Show nothing: the text goes on, which is what there is to see."""
+
+    def resting(self, seconds: float) -> None:
+        """Say that the text is over, and a padded stream is not."""
+        print(f"device_client: {RESTING.format(seconds)}", file=self._err or sys.stderr, flush=True)
 
     def _redraw(self) -> None:
         if self._decoder is None:

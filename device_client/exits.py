@@ -7,10 +7,12 @@ from enum import IntEnum
 from airdraft.core.errors import (
     EdgeFault,
     EdgeUnreachable,
+    Forbidden,
     ModelMismatch,
     SpecError,
     TokenizerMismatch,
     TooLong,
+    Unauthenticated,
     Unsupported,
     UnsupportedVersion,
 )
@@ -25,6 +27,7 @@ class Exit(IntEnum):
     MISMATCH = 4
     FAULT_FOUND = 5
     DEGRADED = 6
+    DENIED = 7
     INTERRUPTED = 130
 
 
@@ -36,6 +39,8 @@ _EXIT_OF: dict[type[SpecError], Exit] = {
     UnsupportedVersion: Exit.MISMATCH,
     EdgeUnreachable: Exit.UNREACHABLE,
     EdgeFault: Exit.UNREACHABLE,
+    Unauthenticated: Exit.DENIED,
+    Forbidden: Exit.DENIED,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from airdraft.core.session import Committed, DeviceSession, Journalled, Reattach
 from airdraft.core.types import Limits, Sampling, Semantic
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
-from device_client.attach import kept_tokenizer, meet
+from device_client.attach import access_of, kept_tokenizer, meet
 from device_client.config import DeviceSettings
 from device_client.display import Display, make_display
 from device_client.draft_stop import FramePolicy, policy_of
@@ -64,12 +64,19 @@ class _Surroundings:
 
 
 async def generate(
-    prompt: str, settings: DeviceSettings, cache: Path, *, quiet: bool, journal: Path | None = None
+    prompt: str,
+    settings: DeviceSettings,
+    cache: Path,
+    *,
+    quiet: bool,
+    journal: Path | None = None,
+    told: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Let the target answer the prompt and show it as it comes; ``quiet`` shows nothing.
 
+    ``told`` gets the report as soon as the text is over: a padded stream goes on for a while before this returns.
     With ``journal`` the text can be gone on with by ``resume``. Raises SpecError, DrafterUnavailable,
-    CheckpointRefused, JournalError.
+    CheckpointRefused, JournalError, TlsRefused, KeyRefused.
     """
     sampling = sampling_of(settings)
     around = await _meet(settings, settings.edge, 0.0, cache, quiet=quiet)
@@ -79,15 +86,22 @@ async def generate(
         drafter = _drafter_of(around, sampling)
         session = open_session(ids, around.description, settings, sampling, asked_with(wish_of(settings), drafter))
         if journal is None:
-            return await _run(session, around, drafter)
+            return await _run_and_part(session, around, drafter, None, told)
         with Journal.create(journal, _head(session, around)) as kept:
-            return await _run(session, around, drafter, kept)
+            return await _run_and_part(session, around, drafter, kept, told)
 
 
-async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet: bool) -> Report:
-    """Go on with the text in a journal, which is shown from its beginning.
+async def resume(
+    journal: Path,
+    settings: DeviceSettings,
+    cache: Path,
+    *,
+    quiet: bool,
+    told: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Go on with the text in a journal, which is shown from its beginning; ``told`` is as for ``generate``.
 
-    Raises SpecError, DrafterUnavailable, CheckpointRefused, JournalError.
+    Raises SpecError, DrafterUnavailable, CheckpointRefused, JournalError, TlsRefused, KeyRefused.
     """
     with Journal.open(journal) as kept:
         head = kept.head
@@ -100,14 +114,16 @@ async def resume(journal: Path, settings: DeviceSettings, cache: Path, *, quiet:
         )
         tokenizer = kept_tokenizer(cache, head.identity.tokenizer_digest)
         if kept.stop is not None and tokenizer is not None:
-            return _retold(kept, settings, tokenizer, quiet=quiet)
+            report = _retold(kept, settings, tokenizer, quiet=quiet)
+            told(report)
+            return report
         edges = settings.edge if "edge" in settings.model_fields_set else head.edges
         around = await _meet(settings, edges, settings.reconnect_seconds, cache, quiet=quiet, head=head)
         async with around.connection:
             drafter = _drafter_of(around, head.sampling)
             asked = asked_with(head.semantic, drafter)
             session = _session_of(kept, around.description.limits, settings.schedule, asked)
-            return await _run(session, around, drafter, kept)
+            return await _run_and_part(session, around, drafter, kept, told)
 
 
 def sampling_of(settings: DeviceSettings) -> Sampling:
@@ -173,7 +189,9 @@ def open_session(
 def _drafter_of(around: _Surroundings, sampling: Sampling) -> Drafter:
     """Return the drafter of the settings. Raises DrafterUnavailable, TokenizerMismatch, CheckpointRefused."""
     settings = around.settings
-    return load_drafter(settings.draft_model, settings.draft_revision, around.description, sampling)
+    return load_drafter(
+        settings.draft_model, settings.draft_revision, around.description, sampling, settings.draft_manifest
+    )
 
 
 def _head(session: DeviceSession, around: _Surroundings) -> Head:
@@ -219,9 +237,15 @@ async def _meet(
     quiet: bool,
     head: Head | None = None,
 ) -> _Surroundings:
-    """Find an edge that serves what the text needs. Raises SpecError."""
+    """Find an edge that serves what the text needs. Raises SpecError, TlsRefused, KeyRefused."""
     display = make_display(quiet=quiet)
-    roaming = Roaming(Reattachment(edges, give_up_s, random.random), display, connect_s=settings.connect_seconds)
+    roaming = Roaming(
+        Reattachment(edges, give_up_s, random.random),
+        display,
+        connect_s=settings.connect_seconds,
+        pad=settings.pad,
+        access=access_of(settings),
+    )
 
     async def met(connection: EdgeConnection) -> tuple[Description, Tokenizer]:
         description, tokenizer = await meet(connection, cache, settings.connect_seconds)
@@ -254,6 +278,24 @@ def _round_log(settings: DeviceSettings) -> AbstractContextManager[TextIO | None
         return settings.round_log.open("a", encoding="utf-8")
     except OSError as error:
         raise Unsupported(f"round log {settings.round_log} cannot be written: {error.strerror}") from None
+
+
+async def _run_and_part(
+    session: DeviceSession,
+    around: _Surroundings,
+    drafter: Drafter,
+    journal: Journal | None,
+    told: Callable[[Report], None],
+) -> Report:
+    """Let the text be written; then wait until the padded streams that carried it have come to their rungs."""
+    try:
+        report = await _run(session, around, drafter, journal)
+        told(report)
+    finally:
+        if around.roaming.rest_s:
+            around.display.resting(around.roaming.rest_s)
+        await around.roaming.parted()
+    return report
 
 
 async def _run(

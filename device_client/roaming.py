@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from airdraft.core.errors import Draining, EdgeUnreachable, SpecError
 from airdraft.core.session import Reattachment
 from airdraft.core.types import Drain, Limits
+from airdraft.wire.access import OPEN, Access
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
 from device_client.generation import Generation
@@ -35,8 +36,11 @@ class Notice(Protocol):
 class Connecting:
     """Gets a connection to one of several edges: attempts that hang are joined by the next ones, and the first wins."""
 
-    def __init__(self, edges: Reattachment, notice: Notice, connect_s: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, edges: Reattachment, notice: Notice, connect_s: float, clock: Callable[[], float], access: Access = OPEN
+    ) -> None:
         self._edges, self._notice, self._connect_s, self._clock = edges, notice, connect_s, clock
+        self._access = access
         self._pending: dict[asyncio.Task[EdgeConnection], str] = {}
 
     async def first(self, round_trip_s: float | None) -> EdgeConnection:
@@ -67,7 +71,7 @@ class Connecting:
             next(iter(self._pending)).cancel()
 
     async def _connect(self, edge: str) -> EdgeConnection:
-        connection = EdgeConnection(edge)
+        connection = EdgeConnection(edge, self._access)
         try:
             async with asyncio.timeout(self._connect_s):
                 await connection.ready()
@@ -122,13 +126,21 @@ class Roaming:
         notice: Notice,
         *,
         connect_s: float,
+        pad: bool = False,
+        access: Access = OPEN,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Prepare: ``edges`` are chosen among by their own rules, each has ``connect_s`` to answer."""
+        """Prepare: ``edges`` are chosen among by their own rules, each has ``connect_s`` to answer, met by ``access``.
+
+        With ``pad`` streams are padded; those that were left go on to their rungs while the text goes on elsewhere.
+        """
         self.edges, self.traffic = edges, Traffic()
         self.reattached = 0  # streams after the first
         self._notice, self._connect_s, self._clock = notice, connect_s, clock
-        self._connecting = Connecting(edges, notice, connect_s, clock)
+        self._pad = pad
+        self._parting: list[asyncio.Task[None]] = []  # connections whose padded stream goes on without us
+        self._rests_until = 0.0
+        self._connecting = Connecting(edges, notice, connect_s, clock, access)
         self._known: dict[str, Limits] = {}
         self._last: str | None = None  # the edge whose limits the session has
         self._lost_at: float | None = None
@@ -174,7 +186,7 @@ class Roaming:
             except SpecError as error:
                 self._lost(connection.address, error)
             finally:
-                await connection.close()
+                await self._part(connection)
             connection = await self._connecting.first(generation.round_trip_s)
 
     async def _over(self, generation: Generation, connection: EdgeConnection, vocabulary: int) -> None:
@@ -183,7 +195,26 @@ class Roaming:
             self.met(edge, await connection.describe(timeout_s=self._connect_s))
         limits = None if edge == self._last else self._known[edge]
         self._last = edge
-        await generation.over(connection.generate(vocabulary, self.traffic), limits=limits)
+        await generation.over(connection.generate(vocabulary, self.traffic, pad=self._pad), limits=limits)
+
+    async def _part(self, connection: EdgeConnection) -> None:
+        """Close a connection; one with a padded stream closes beside what comes next."""
+        task = asyncio.current_task()
+        if not connection.rest_s or task is None or task.cancelling():
+            await connection.close()
+            return
+        self._rests_until = max(self._rests_until, self._clock() + connection.rest_s)
+        self._parting.append(asyncio.create_task(connection.close()))
+
+    @property
+    def rest_s(self) -> float:
+        """Return how long ``parted`` will wait, about."""
+        return max(0.0, self._rests_until - self._clock()) if self._parting else 0.0
+
+    async def parted(self) -> None:
+        """Wait until the padded streams that were left have come to their rungs."""
+        await asyncio.gather(*self._parting)
+        self._parting.clear()
 
     def _lost(self, edge: str, error: SpecError) -> None:
         now = self._clock()

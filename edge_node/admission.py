@@ -1,12 +1,15 @@
 """Who gets a place at an edge: first come, first served, though those who wait do so at home (DESIGN §7, admission).
 
 A device that finds no place is told when to come back and keeps its turn meanwhile. A place that is free belongs to
-whoever has waited longest, so that no newcomer takes it; who does not come back in time loses the turn.
+whoever has waited longest, so that no newcomer takes it; who does not come back in time loses the turn. A tenant that
+would hold more than its share, the places over those who hold or want one, comes after all whose tenants would not; and
+where the list is full, whoever has the most turns on it gives the latest to one who has fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from airdraft.core.errors import Overloaded
@@ -59,17 +62,20 @@ class Admission:
         lost, self._lost = self._lost, 0
         return lost
 
-    def claim(self, key: Key, free: int) -> None:
-        """Let one have one of so many ``free`` places, if it is its turn. Raises Overloaded, and keeps its turn."""
+    def claim(self, key: Key, places: int, held: Mapping[str, int]) -> None:
+        """Let one have one of so many ``places``, of which tenants have ``held`` some, if it is its turn.
+
+        Raises Overloaded, and keeps its turn.
+        """
         self.sweep()
-        before = self._before(key)
-        ahead_lacks_rows = any(turn.lacks_rows for turn in list(self._turns.values())[:before])
-        if before >= free or ahead_lacks_rows:
-            raise self._refused(key, before - free, "every place at this edge is taken")
+        free = places - sum(held.values())
+        ahead = self._ahead(key, places, held)
+        if len(ahead) >= free or any(self._turns[other].lacks_rows for other in ahead):
+            raise self._refused(key, len(ahead), len(ahead) - free, "every place at this edge is taken")
 
     def lacks_rows(self, key: Key, reason: str) -> Overloaded:
         """Return what to tell one that has a place but no memory; nobody behind it passes before it had its turn."""
-        error = self._refused(key, 0, reason)
+        error = self._refused(key, len(self._ahead(key, 0, {})), 0, reason)
         if key in self._turns:
             self._turns[key].lacks_rows = True
         return error
@@ -79,18 +85,32 @@ class Admission:
         turn = self._turns.pop(key, None)
         return 0.0 if turn is None else self._clock() - turn.since_s
 
-    def _before(self, key: Key) -> int:
-        """Return how many come before this one."""
-        if key not in self._turns:
-            return len(self._turns)
-        return next(index for index, other in enumerate(self._turns) if other == key)
+    def _ahead(self, key: Key, places: int, held: Mapping[str, int]) -> list[Key]:
+        """Return who comes before this one: by share, then by the time of coming."""
+        line = [*self._turns] if key in self._turns else [*self._turns, key]
+        tenants = {tenant for tenant, _ in line} | {tenant for tenant, count in held.items() if count > 0}
+        would_hold, over = Counter(held), dict[Key, bool]()
+        for one in line:
+            would_hold[one[0]] += 1
+            over[one] = len(tenants) > 1 and would_hold[one[0]] * len(tenants) > places
+        at = line.index(key)
+        return [one for index, one in enumerate(line) if (over[one], index) < (over[key], at)]
 
-    def _refused(self, key: Key, lacking: int, reason: str) -> Overloaded:
+    def _refused(self, key: Key, before: int, lacking: int, reason: str) -> Overloaded:
         """Keep the turn of one that needs ``lacking`` places to fall free and another one; return what to tell it."""
-        now_s, before = self._clock(), self._before(key)
+        now_s = self._clock()
         wait_s = self.stays.wait_s(now_s, max(0, lacking))
-        if key in self._turns or len(self._turns) < self._most:
+        if key in self._turns or len(self._turns) < self._most or self._gives_way(key[0]):
             turn = self._turns.setdefault(key, _Turn(now_s, 0.0))
             turn.until_s = now_s + wait_s + GRACE_S + GRACE * wait_s
         waiting = f"; {before} before you in line" if before else ""
         return Overloaded(f"{reason}{waiting}; try again in {wait_s:.1f} s", retry_after_s=wait_s)
+
+    def _gives_way(self, tenant: str) -> bool:
+        """Take the latest turn of the tenant with the most, where even then it has no fewer than this one would."""
+        turns = Counter(other for other, _ in self._turns)
+        greediest, most = turns.most_common(1)[0]
+        if most < turns[tenant] + 2:
+            return False
+        del self._turns[next(key for key in reversed(self._turns) if key[0] == greediest)]
+        return True

@@ -2,8 +2,9 @@
 
 Both wordings of a swap, the target's token and the drafted one, are finished by the target greedily, on rows of the
 pool that no session has, and compared: by the task's check where it reads an answer off a text, else by how well the
-target likes the one's ending after the other. What comes of it moves the strictness of a head, for all sessions at once
-(``airdraft.core.meaning.audit``).
+target likes the one's ending after the other. What comes of it moves the strictness of a head, for all sessions of a
+tenant at once (``airdraft.core.meaning.audit``) and for no other tenant's: what is tried out are devices' own drafts,
+and one that means harm could take acceptance by meaning away from everybody, or loosen it for them.
 
 Ids of a text are kept from the sampling of a swap to its outcome, and of no more than ``MOST_WAITING`` swaps; none of
 them is logged or counted.
@@ -11,9 +12,10 @@ them is logged or counted.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -22,11 +24,14 @@ from airdraft.core.types import Evidence, Sampling, Span
 from edge_node.kv_pool import KvPool, PoolFull
 from edge_node.labels.checks import SCORE_MARGIN
 from edge_node.metrics_meaning import Audited, MeaningMetrics
-from edge_node.step import Item, Judged, Outcome
+from edge_node.step import Item, Judged, Outcome, Owner
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 32
+MOST_TESTS = 1024
+"""Tenants' heads and rules of which outcomes are kept; past it the one that was asked for longest ago begins anew."""
+
 AT_ONCE = 4
 """Swaps at work at a time, of two texts each: a step of them is about as wide as a draft."""
 
@@ -67,6 +72,7 @@ class Swapped:
     most: int
     stop_ids: frozenset[int]
     tenant: str = ""
+    tenant_number: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +82,7 @@ class _Wording:
     ids: list[int]
     most: int
     stop_ids: frozenset[int]
+    owner: Owner
     held: int = 0  # rows that are valid
 
     @property
@@ -97,11 +104,13 @@ class _Wording:
 class _Audit:
     """Both wordings of one swap."""
 
-    def __init__(self, swapped: Swapped) -> None:
+    def __init__(self, swapped: Swapped, numbers: Iterator[int]) -> None:
+        """Begin with wordings that the engine knows by the next two ``numbers``."""
         most = min(swapped.most, len(swapped.ids) + ENDING_TOKENS)
         self.swapped = swapped
         self.own, self.other = (
-            _Wording([*swapped.ids, token], most, swapped.stop_ids) for token in (swapped.chosen, swapped.drafted)
+            _Wording([*swapped.ids, token], most, swapped.stop_ids, Owner(next(numbers), swapped.tenant_number))
+            for token in (swapped.chosen, swapped.drafted)
         )
 
     @property
@@ -137,6 +146,14 @@ class _Part:
     scored: int = 0  # how many tokens of an ending it reads
 
 
+@dataclass(slots=True)
+class _Record:
+    """What audits told of one head or rule, as one tenant's devices use it."""
+
+    test: AuditTest
+    unaccepted: int = 0  # swaps since the last one that stood
+
+
 class Audits:
     """Samples swaps, finishes them while the engine has nothing else to do, and keeps the outcomes' strictness."""
 
@@ -152,12 +169,12 @@ class Audits:
         self.same: Callable[[str], Same] = lambda key: _nobody_tells  # by the head or rule that judged
         self._share, self._chance, self._metrics = share, chance, metrics
         self._most_waiting = most_waiting
-        self._tests: dict[str, AuditTest] = {}
-        self._unaccepted: dict[str, int] = {}  # swaps since the last one that stood
+        self._records: dict[tuple[str, str], _Record] = {}  # by tenant, and head or rule
         self._waiting: deque[Swapped] = deque()
         self._running: list[_Audit] = []
         self._parts: list[_Part] = []  # of the step at work
         self._pool: KvPool | None = None
+        self._numbers = itertools.count(-1, -1)  # of texts, as sessions have theirs from 1 up
         metrics.watch(lambda: len(self), self._least)
 
     def __len__(self) -> int:
@@ -172,19 +189,20 @@ class Audits:
 
     # ---- what sessions ask and tell ----
 
-    def strictness(self, key: str) -> Callable[[], float]:
-        """Return what tells the factor on the thresholds of a head or rule, from now on."""
-        test = self._tests.setdefault(key, AuditTest())
+    def strictness(self, key: str, tenant: str = "") -> Callable[[], float]:
+        """Return what tells the factor on the thresholds of a head or rule for a tenant, from now on."""
+        test = self._record(key, tenant).test
         return lambda: test.strictness
 
-    def samples(self, key: str, *, stood: bool) -> bool:
-        """Say, by chance, whether the latest swap that a head or rule judged is audited.
+    def samples(self, key: str, tenant: str = "", *, stood: bool) -> bool:
+        """Say, by chance, whether the latest swap that a head or rule judged for a tenant is audited.
 
         Those that did not stand, and would have but for the strictness, are sampled only where so many of them came in
         a row that nothing stands any more: without audits it never would again.
         """
-        self._unaccepted[key] = 0 if stood else self._unaccepted.get(key, 0) + 1
-        sampled = stood or self._unaccepted[key] > UNACCEPTED
+        record = self._record(key, tenant)
+        record.unaccepted = 0 if stood else record.unaccepted + 1
+        sampled = stood or record.unaccepted > UNACCEPTED
         return sampled and self._share > 0 and self._chance.random() < self._share
 
     def add(self, swapped: Swapped) -> None:
@@ -209,7 +227,7 @@ class Audits:
     def items(self) -> tuple[Item, ...]:
         """Return the next step's items, pinned; none where nothing is to be done, or there are no rows for it."""
         while len(self._running) < AT_ONCE and self._waiting:
-            self._running.append(_Audit(self._waiting.popleft()))
+            self._running.append(_Audit(self._waiting.popleft(), self._numbers))
         assert not self._parts
         room = STEP_POSITIONS
         for audit in self._running:
@@ -265,7 +283,7 @@ class Audits:
         if wording in pool:
             return True
         try:
-            pool.reserve(wording, audit.swapped.tenant, pool.extent_rows(wording.most))
+            pool.reserve(wording, audit.swapped.tenant, pool.extent_rows(wording.most), wording.owner)
         except PoolFull:
             return False
         pool.note_ids(wording, lambda: wording.ids)
@@ -277,7 +295,7 @@ class Audits:
         assert pool is not None
         pool.pin(part.wording, part.span.start + len(part.span.tokens))
         judged = Judged(part.scored) if part.scored else None
-        return Item(pool.extent_of(part.wording), part.span, GREEDY, judged=judged)
+        return Item(pool.extent_of(part.wording), part.span, GREEDY, judged=judged, owner=part.wording.owner)
 
     def _unpinned(self, part: _Part) -> bool:
         """Say whether the rows that a step wrote are still the wording's."""
@@ -312,7 +330,7 @@ class Audits:
         self._release(*audit.wordings)
         self._metrics.audited(outcome)
         if outcome in (Audited.HARMLESS, Audited.HARMFUL):
-            test = self._tests.setdefault(audit.swapped.key, AuditTest())
+            test = self._record(audit.swapped.key, audit.swapped.tenant).test
             test.audited(audit.swapped.risk, harmful=outcome is Audited.HARMFUL)
 
     def _release(self, *wordings: _Wording) -> None:
@@ -322,7 +340,14 @@ class Audits:
                 self._pool.release(wording, ())
 
     def _least(self) -> float:
-        return min((test.strictness for test in list(self._tests.values())), default=1.0)
+        return min((record.test.strictness for record in list(self._records.values())), default=1.0)
+
+    def _record(self, key: str, tenant: str) -> _Record:
+        record = self._records.pop((tenant, key), None) or _Record(AuditTest())
+        self._records[tenant, key] = record  # the latest last
+        if len(self._records) > MOST_TESTS:
+            del self._records[next(iter(self._records))]
+        return record
 
 
 def _nobody_tells(own: Sequence[int], other: Sequence[int]) -> bool | None:

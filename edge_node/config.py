@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from airdraft.settings import Addresses, Names, ProcessSettings
+from airdraft.settings import Addresses, DoorSettings, Names
 
 
-def is_loopback(host: str) -> bool:
-    """Say whether only this machine can reach a listener on ``host``."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-class EdgeSettings(ProcessSettings):
+class EdgeSettings(DoorSettings):
     """What ``edge_node serve`` can be told; each field is an option, an ``AIRDRAFT_EDGE_…`` variable and a TOML key."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="AIRDRAFT_EDGE_")
@@ -31,16 +20,20 @@ class EdgeSettings(ProcessSettings):
     model: str = "demo"
     served_model_name: str | None = None
     revision: str | None = None
+    manifest: Path | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     profile: Literal["fast", "strict"] = "fast"
     kv_dtype: Literal["auto", "int8"] = "auto"
-    host: str = "127.0.0.1"
     port: int = Field(default=50051, ge=0, le=65535)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    insecure: bool = False
+    metrics_host: str = "127.0.0.1"
     max_sessions: int = Field(default=64, ge=1)
     least_rate: float = Field(default=0.0, ge=0)
+    tenant_positions: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    tenant_prefill: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    tenant_sessions: int = Field(default=0, ge=0)
+    tenant_streams: int = Field(default=64, ge=0)
     max_context: int = Field(default=4096, ge=2)
     resume_seconds: float = Field(default=60.0, ge=0)
     kv_tokens: int | None = Field(default=None, ge=2)
@@ -48,6 +41,7 @@ class EdgeSettings(ProcessSettings):
     run_ahead: bool = True
     favour: Literal["speed", "edge-time"] = "speed"
     edge_draft_model: str = "ngram"
+    edge_draft_manifest: Path | None = None
     edge_draft_length: int = Field(default=4, ge=1, le=64)
     drain_seconds: float = Field(default=20.0, ge=0)
     drain_to: Addresses = ()
@@ -58,15 +52,6 @@ class EdgeSettings(ProcessSettings):
     most_loss: float = Field(default=0.05, ge=0, lt=1)
     reflect: bool = False
     audit_share: float = Field(default=0.05, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _guard_the_door(self) -> Self:
-        if not self.insecure and not is_loopback(self.host):
-            raise ValueError(
-                f"host {self.host} is reachable from other machines and this version has neither TLS nor "
-                "authentication; add --insecure on a trusted network, or listen on 127.0.0.1"
-            )
-        return self
 
     @model_validator(mode="after")
     def _one_text_fits(self) -> Self:

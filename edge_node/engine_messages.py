@@ -40,6 +40,8 @@ class Load(Struct, frozen=True, tag=True):
     poison: bool = False  # freed rows are filled with NaN: for tests
     heads: tuple[str, ...] = ()  # files of semantic heads, of which steps name one by its place
     reflect: bool = False  # keep rows for asking the target about drafts (``Judged.reflect``)
+    manifest: str | None = None  # text of the one of the model and its heads: nothing else is read
+    draft_manifest: str | None = None  # likewise of the drafter's, where that is no part of the model's
 
 
 class Progress(Struct, frozen=True, tag=True):
@@ -107,7 +109,7 @@ def read_ask(payload: bytes | memoryview) -> Ask:
     """Return what the front asks. Raises BadFrame."""
     try:
         return _ASKS.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadFrame(f"the front sent no message of the queue: {error}") from None
 
 
@@ -115,7 +117,7 @@ def read_answer(payload: bytes | memoryview) -> Answer:
     """Return what the engine answers. Raises BadFrame."""
     try:
         return _ANSWERS.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadFrame(f"the engine sent no message of the queue: {error}") from None
 
 

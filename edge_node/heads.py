@@ -14,17 +14,19 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from airdraft.core.meaning.head import Features, HeadTail
 from airdraft.core.meaning.risk import RiskTable
+from airdraft.manifest import Manifest
 
 FORMAT = 1
 METADATA_KEY = "airdraft_head"
 SCALAR_COUNT = 6  # of ``airdraft.core.types.Evidence``
 MAX_WIDTH = 1024  # of the first layer: it is computed for every swap of every pass
 MAX_FILE_BYTES = 256 << 20
+MAX_HEADER_BYTES = 1 << 20  # JSON, which takes many times its size while it is read
 MOST_NAME = 80  # characters: devices are told of heads by name
 
 _TENSORS: dict[str, type[np.floating[Any]]] = {
@@ -81,19 +83,29 @@ class HeadFile:
     manifest: HeadManifest
 
 
-def load_head(path: Path, *, model_digest: bytes | None = None, drafter_digest: bytes | None = None) -> HeadFile:
+def load_head(
+    path: Path,
+    *,
+    model_digest: bytes | None = None,
+    drafter_digest: bytes | None = None,
+    manifest: Manifest | None = None,
+) -> HeadFile:
     """Return a head from disk.
 
     model_digest    of the target that serves: another one's head is refused; None asks nothing
     drafter_digest  of the drafter that it shall judge, likewise
+    manifest        that must list the file: its bytes are read once, compared, and used
 
-    Raises HeadRefused.
+    Raises HeadRefused, and CheckpointRefused where it is not the file that the manifest lists.
     """
-    manifest, tensors = _read(path)
-    _demand_digest(path, "target", manifest.target_digest, model_digest)
-    _demand_digest(path, "drafter", manifest.drafter_digest, drafter_digest)
+    content = _content(path)
+    if manifest is not None:
+        manifest.demand(path, content)
+    purpose, tensors = _read(path, content)
+    _demand_digest(path, "target", purpose.target_digest, model_digest)
+    _demand_digest(path, "drafter", purpose.drafter_digest, drafter_digest)
     try:
-        return _built(manifest, tensors)
+        return _built(purpose, tensors)
     except ValueError as error:
         raise HeadRefused(f"{path} is a broken head: {error}; train it again") from None
 
@@ -118,17 +130,38 @@ def save_head(path: Path, head: HeadFile) -> None:
     new.replace(path)
 
 
-def _read(path: Path) -> tuple[HeadManifest, Tensors]:
+def _content(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise HeadRefused(f"{path} is larger than any head; name a file that train-head wrote")
-        with safe_open(path, "np") as file:
-            manifest = _manifest(path, (file.metadata() or {}).get(METADATA_KEY))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise HeadRefused(f"{path} cannot be read ({reason}); copy it again, or train it again") from None
-    return manifest, tensors
+        if path.exists() and not path.is_file():
+            raise HeadRefused(f"{path} cannot be read (it is no file); name a file that train-head wrote")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise HeadRefused(f"{path} is larger than any head; name a file that train-head wrote")
+    return content
+
+
+def _read(path: Path, content: bytes) -> tuple[HeadManifest, Tensors]:
+    header_bytes = int.from_bytes(content[:8], "little")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise HeadRefused(
+            f"{path} cannot be read (a header of {header_bytes} bytes); name a file that train-head wrote"
+        )
+    try:
+        tensors: Tensors = load(content)
+    except KeyError as error:  # a type that numpy has not
+        raise HeadRefused(f"{path} is a broken head: it has a tensor of type {error.args[0]}; train it again") from None
+    except (SafetensorError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    header = json.loads(content[8 : 8 + header_bytes])  # JSON, or it would not have been loaded
+    return _manifest(path, header.get("__metadata__", {}).get(METADATA_KEY)), tensors
+
+
+def _unreadable(path: Path, error: Exception) -> HeadRefused:
+    reason = " ".join(str(error).split())[:160]
+    return HeadRefused(f"{path} cannot be read ({reason}); copy it again, or train it again")
 
 
 def _manifest(path: Path, text: str | None) -> HeadManifest:
@@ -137,7 +170,7 @@ def _manifest(path: Path, text: str | None) -> HeadManifest:
     try:
         content = json.loads(text)
         version = content.pop("format")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise HeadRefused(f"{path} has a broken manifest; train it again") from None
     if version != FORMAT:
         raise HeadRefused(f"{path} is a head of format {version}, and this version reads {FORMAT}; train it again")

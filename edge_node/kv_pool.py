@@ -18,7 +18,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 
 from edge_node.prefix_cache import PREFIX_ROWS, Block, PrefixCache, Text, longest_match
-from edge_node.step import Extent, Fill
+from edge_node.step import Extent, Fill, Owner
 
 EXTENT_ROWS = 64
 """Extents are multiples of so many rows, which keeps the holes between them useful."""
@@ -96,8 +96,8 @@ class KvPool:
         """Return how many rows an extent for ``rows`` has; it may be fewer, down to ``rows``, where room is scarce."""
         return -(-rows // EXTENT_ROWS) * EXTENT_ROWS
 
-    def reserve(self, owner: Hashable, tenant: str, rows: int) -> Extent:
-        """Lend a session an extent of at least ``rows``, all clear.
+    def reserve(self, owner: Hashable, tenant: str, rows: int, known: Owner = Owner()) -> Extent:  # noqa: B008
+        """Lend a session an extent of at least ``rows``, all clear; ``known`` is how the engine knows it.
 
         Room is made by the cheapest means that does: a hole, sliding extents together, dropping cached prefixes, least
         recently used first. Raises PoolFull, with nothing changed.
@@ -105,7 +105,7 @@ class KvPool:
         assert owner not in self._sessions, f"{owner} has an extent"
         most = self.extent_rows(rows)
         first, room = self._room(rows)
-        self._sessions[owner] = Block(first, min(most, room), tenant)
+        self._sessions[owner] = Block(first, min(most, room), tenant, owner=known)
         self._clear(first, first + min(most, room))
         return self.extent_of(owner)
 
@@ -125,7 +125,7 @@ class KvPool:
             self._free(block)
             return
         self._soiled.add(block.first + len(kept), block.first + block.written)
-        prefix = Block(block.first, len(kept), block.tenant, len(kept), len(kept), text=lambda: kept)
+        prefix = Block(block.first, len(kept), block.tenant, len(kept), len(kept), text=lambda: kept, owner=block.owner)
         for gone in self._prefixes.put(prefix):
             self._free(gone)
 
@@ -182,7 +182,7 @@ class KvPool:
         self.hits += 1
         if source in self._prefixes:
             self._prefixes.touch(source)
-        self._fills.append(Fill(block.first, length, source.first))
+        self._fills.append(Fill(block.first, length, source.first, block.owner, source.owner))
         block.holds, block.written = length, max(block.written, length)
         return length
 

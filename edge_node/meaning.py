@@ -75,7 +75,7 @@ def meant(sessions: SessionTable, entry: Entry) -> None:
     swaps = entry.session.take_swaps()
     sessions.metrics.meaning.accepted(swap.risk for swap in swaps if swap.stood)
     for swap in swaps:
-        if sessions.audits.samples(grant.key, stood=swap.stood):
+        if sessions.audits.samples(grant.key, entry.tenant, stood=swap.stood):
             swapped = _swapped(entry, swap, grant.key)
             if swapped is not None:
                 sessions.audits.add(swapped)
@@ -95,4 +95,5 @@ def _swapped(entry: Entry, swap: Swap, key: str) -> Swapped | None:
         session.final_length,
         entry.stop_ids,
         entry.tenant,
+        entry.tenant_number,
     )

@@ -117,6 +117,7 @@ class EdgeMetrics:
         self._session_passes = self._counters("session_passes", "Sessions' parts of passes, by work.", "work", Work)
         self._work_positions = self._counters("session_positions", "Positions of those parts, by work.", "work", Work)
         self._failures = self._counter("pass_failures", "Sessions' parts of passes that failed.")
+        self._isolation = self._counter("isolation_faults", "Parts and copies refused: the rows were not their own.")
         self._near_ties = self._counter("near_ties", "Choices of the target that rounding could have turned.")
         self._pass_s = self._histogram("pass_seconds", "The model and the choice of tokens, a pass.", PASS_BUCKETS)
         self._host_s = self._histogram("host_seconds", "All else in the engine, a pass.", HOST_BUCKETS)
@@ -168,6 +169,8 @@ class EdgeMetrics:
         failures = sum(1 for outcome in done.outcomes if outcome.failure)
         if failures:
             self._failures.inc(failures)
+        if done.isolation_faults:
+            self._isolation.inc(done.isolation_faults)
         if cost is not None:
             self._fixed_s.set(cost.fixed_s)
             self._per_position_s.set(cost.per_position_s)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from edge_node.step import Owner
+
 PREFIX_ROWS = 16
 """The shortest prefix that is worth a place and a copy."""
 
@@ -37,6 +39,7 @@ class Block:
     holds: int = 0
     pinned: bool = False
     text: Text = field(default=no_text)
+    owner: Owner = field(default_factory=Owner)  # as the engine knows whoever has the extent
 
     @property
     def end(self) -> int:

@@ -5,12 +5,9 @@ Needs no model: the front tells by it whether the rule ``reflective`` can be gra
 
 from __future__ import annotations
 
-from typing import Any
-
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
+
+from airdraft.chat_template import ChatTemplate, TemplateRefused
 
 QUESTION = (
     "Look again at the last words of your answer. Write them once more: as they are where they are right, or say the "
@@ -59,21 +56,14 @@ def _turn(chat_template: str | None) -> str:
         {"role": "user", "content": QUESTION},
     ]
     # What transformers gives a template, but for the tokens that begin a text: here none begins.
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.globals["raise_exception"] = _raise
     try:
-        template = environment.from_string(chat_template)
-        text = template.render(messages=messages, add_generation_prompt=True, bos_token="", eos_token="")
-    except Exception as error:  # a template is a program of its own
-        raise CannotReflect(f"its chat template cannot be filled in: {_line(error)}") from None
+        text = ChatTemplate(chat_template).filled(messages, add_generation_prompt=True, bos_token="", eos_token="")
+    except TemplateRefused as error:
+        raise CannotReflect(f"its chat template cannot be filled in: {error}") from None
     _, answer, turn = text.rpartition(_ANSWER)
     if not answer or QUESTION not in turn:
         raise CannotReflect("its chat template does not show an answer and a question after it")
     return turn
-
-
-def _raise(message: Any) -> None:
-    raise TemplateError(str(message))
 
 
 def _line(error: BaseException) -> str:

@@ -8,8 +8,9 @@ nobody else has a use for. Tenants take turns by the positions that they were gi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from airdraft.core.session import Wish
@@ -103,28 +104,35 @@ class Turns(Generic[Who]):
         self.positions = positions
         self._given: dict[str, int] = {}  # positions by tenant; nobody saves up while away
 
-    def choose(self, waiting: Sequence[Waiting[Who]], prefill_positions: int | None = None) -> list[tuple[Who, int]]:
+    def choose(
+        self,
+        waiting: Sequence[Waiting[Who]],
+        prefill_positions: int | None = None,
+        bounds: Mapping[str, int] = MappingProxyType({}),
+    ) -> list[tuple[Who, int]]:
         """Return who joins and with how many positions, at most those of its wish.
 
-        ``prefill_positions`` bounds the prefill of a step that others wait for; None is all the room there is.
+        prefill_positions  bounds the prefill of a step that others wait for; None is all the room there is
+        bounds             positions that a tenant may have, above 0; who is not in it may have all
         """
+        left_to = dict(bounds)
         self._level({one.tenant for one in waiting})
         urgent = [one for one in waiting if one.wish.work in (Work.VERIFY, Work.DECODE)]
         prefill = [one for one in waiting if one.wish.work is Work.PREFILL]
         ahead = [one for one in waiting if one.wish.work is Work.RUN_AHEAD]
         kept = min(max(1, self.positions // PREFILL_SHARE), *(one.wish.positions for one in prefill)) if prefill else 0
-        chosen = self._fill(urgent, max(1, self.positions - kept))
+        chosen = self._fill(urgent, max(1, self.positions - kept), left_to)
         left = self.positions - _sum(chosen)
         bounded = left if prefill_positions is None or not urgent else min(left, prefill_positions)
-        chosen += self._fill(prefill, bounded)
-        return chosen + self._fill(ahead, self.positions - _sum(chosen))
+        chosen += self._fill(prefill, bounded, left_to)
+        return chosen + self._fill(ahead, self.positions - _sum(chosen), left_to)
 
     def _level(self, tenants: set[str]) -> None:
         floor = min((self._given[tenant] for tenant in tenants if tenant in self._given), default=0)
         absent = {tenant: given for tenant, given in self._given.items() if tenant not in tenants and given > floor}
         self._given = absent | {tenant: max(floor, self._given.get(tenant, floor)) for tenant in tenants}
 
-    def _fill(self, waiting: Iterable[Waiting[Who]], room: int) -> list[tuple[Who, int]]:
+    def _fill(self, waiting: Iterable[Waiting[Who]], room: int, left_to: dict[str, int]) -> list[tuple[Who, int]]:
         queues: dict[str, deque[Waiting[Who]]] = {}
         for one in sorted(waiting, key=lambda one: one.since_s):
             queues.setdefault(one.tenant, deque()).append(one)
@@ -132,9 +140,13 @@ class Turns(Generic[Who]):
         while room > 0 and queues:
             tenant = min(queues, key=lambda tenant: (self._given[tenant], queues[tenant][0].since_s))
             one = queues[tenant].popleft()
-            if not queues[tenant]:
+            granted = min(one.wish.positions, room, left_to.get(tenant, room))
+            if not queues[tenant] or not granted:
                 del queues[tenant]
-            granted = min(one.wish.positions, room)
+            if not granted:
+                continue
+            if tenant in left_to:
+                left_to[tenant] -= granted
             self._given[tenant] += granted
             room -= granted
             chosen.append((one.who, granted))

@@ -16,29 +16,29 @@ from grpc_reflection.v1alpha import reflection
 from tokenizers import Tokenizer
 
 from airdraft import __version__
-from airdraft.checkpoint import DEMO_FOLDERS
+from airdraft.checkpoint import DEMO_FOLDERS, Role, local_folder
+from airdraft.core.callers import Allowance
 from airdraft.core.receipts import KEY_BYTES, ReceiptKey
 from airdraft.core.types import Limits
+from airdraft.manifest import Manifest, read_manifest, root_of
 from airdraft.wire.describe import Description
 from airdraft.wire.server import SERVER_OPTIONS, SERVICE_NAME, add_verification
 from edge_node.audit_checks import same_by
 from edge_node.audits import Audits
 from edge_node.config import EdgeSettings
+from edge_node.door import Door
 from edge_node.engine_messages import Load, Loaded
-from edge_node.engine_process import EngineDied, EngineProcess, Watch
+from edge_node.engine_process import ENGINE, EngineDied, EngineProcess, Watch
 from edge_node.granting import Granting
-from edge_node.heads import HeadRefused, load_head
+from edge_node.heads import HeadFile, HeadRefused, load_head
 from edge_node.kv_pool import KvPool
 from edge_node.metrics import EdgeMetrics, serve_metrics
 from edge_node.service import EdgeService
 from edge_node.sessions import SessionTable, Terms
+from edge_node.tenants import Tenants
 
 Report = Callable[[str], None]
 _HEALTH = health_pb2.HealthCheckResponse
-
-
-class CannotListen(RuntimeError):
-    """The address is taken or not this machine's."""
 
 
 class KeyRefused(RuntimeError):
@@ -96,7 +96,7 @@ def _shipped(folder: Path) -> list[Path]:
 
 
 def load_of(settings: EdgeSettings, heads: Sequence[Path] = ()) -> Load:
-    """Return what the engine is asked to load."""
+    """Return what the engine is asked to load. Raises CheckpointRefused where a manifest is none."""
     return Load(
         model=settings.model,
         revision=settings.revision,
@@ -110,14 +110,36 @@ def load_of(settings: EdgeSettings, heads: Sequence[Path] = ()) -> Load:
         draft_model=settings.edge_draft_model,
         heads=tuple(map(str, heads)),
         reflect=settings.reflect,
+        manifest=None if settings.manifest is None else read_manifest(settings.manifest),
+        draft_manifest=None if settings.edge_draft_manifest is None else read_manifest(settings.edge_draft_manifest),
+    )
+
+
+def listed_heads(settings: EdgeSettings, load: Load) -> list[HeadFile]:
+    """Return the heads that the engine is asked to load. Raises HeadRefused, CheckpointRefused."""
+    listed = None
+    if load.heads and load.manifest is not None:
+        root = root_of(local_folder(load.model, Role.TARGET, revision=load.revision))
+        listed = Manifest.of(load.manifest, root, str(settings.manifest))
+    return [load_head(Path(path), manifest=listed) for path in load.heads]
+
+
+def tenants_of(settings: EdgeSettings) -> Tenants:
+    """Return the tenants of an edge, with what those may use whose credential does not say."""
+    return Tenants(
+        Allowance(settings.tenant_positions, settings.tenant_prefill, settings.tenant_sessions, settings.tenant_streams)
     )
 
 
 class EdgeServer:
     """An edge node as one process with its engine in another: listens, loads, serves, drains."""
 
-    def __init__(self, settings: EdgeSettings, report: Report) -> None:
-        """Prepare; ``report`` gets progress, a line at a time. Raises KeyRefused, HeadRefused."""
+    def __init__(self, settings: EdgeSettings, report: Report, *, engine: Sequence[str] = ENGINE) -> None:
+        """Prepare; ``report`` gets progress, a line at a time; ``engine`` is the command of the engine's process.
+
+        Raises KeyRefused, HeadRefused, CheckpointRefused, TlsRefused, IdentityFileError.
+        """
+        self._door = Door(settings, report)
         terms = Terms(
             most=settings.max_sessions,
             least_rate=settings.least_rate,
@@ -130,15 +152,21 @@ class EdgeServer:
         )
         self._settings, self._report = settings, report
         self._metrics = EdgeMetrics(settings.served_model_name or settings.model)
-        self._heads = head_files(settings)
-        heads = [load_head(path) for path in self._heads]
+        # Made once: an engine that comes again loads the same, by the same manifest.
+        self._load_asked = load_of(settings, head_files(settings))
         self._granting = Granting(
-            heads, semantic=settings.semantic, most_loss=settings.most_loss, reflects=settings.reflect
+            listed_heads(settings, self._load_asked),
+            semantic=settings.semantic,
+            most_loss=settings.most_loss,
+            reflects=settings.reflect,
         )
         self._audits = Audits(settings.audit_share, Random(secrets.randbits(64)), self._metrics.meaning)
-        sessions = SessionTable(terms, self._metrics, granting=self._granting, audits=self._audits)
+        sessions = SessionTable(
+            terms, self._metrics, granting=self._granting, audits=self._audits, tenants=tenants_of(settings)
+        )
         self._service = EdgeService(sessions, step_positions=settings.step_positions)
-        self._engine = EngineProcess(Watch(report, self._died, self._loaded, self._service.send_away))
+        watch = Watch(report, self._died, self._loaded, self._service.send_away)
+        self._engine = EngineProcess(watch, command=engine)
         self._checks = health.aio.HealthServicer()
         self._health = _HEALTH.NOT_SERVING
         self._watching: set[asyncio.Task[None]] = set()
@@ -148,12 +176,13 @@ class EdgeServer:
 
         Raises CannotListen, MetricsPortTaken, EngineChanged, HeadRefused, and what loading raises.
         """
-        server = grpc.aio.server(options=SERVER_OPTIONS)
+        guard = self._door.guard(self._metrics.refused)
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[guard])
         add_verification(server, self._service)
         health_pb2_grpc.add_HealthServicer_to_server(self._checks, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._set_health(_HEALTH.NOT_SERVING)
-        address = _bind(server, self._settings)
+        address = self._door.bind(server)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -177,14 +206,14 @@ class EdgeServer:
         if settings.metrics_port is None:
             yield
             return
-        with serve_metrics(self._metrics, settings.host, settings.metrics_port) as port:
-            self._report(f"metrics on http://{settings.host}:{port}/metrics")
+        with serve_metrics(self._metrics, settings.metrics_host, settings.metrics_port) as port:
+            self._report(f"metrics on http://{settings.metrics_host}:{port}/metrics")
             yield
 
     async def _load(self, stopping: asyncio.Task[bool]) -> bool:
         """Say whether the model was loaded before the process was told to stop."""
         self._report(f"loading {self._settings.model}")
-        loading = asyncio.create_task(self._engine.start(load_of(self._settings, self._heads)))
+        loading = asyncio.create_task(self._engine.start(self._load_asked))
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             loading.cancel()
@@ -250,12 +279,3 @@ class EdgeServer:
 async def serve(settings: EdgeSettings, report: Report, listening: Report) -> None:
     """Serve until SIGTERM or SIGINT; see ``EdgeServer``."""
     await EdgeServer(settings, report).serve(listening)
-
-
-def _bind(server: grpc.aio.Server, settings: EdgeSettings) -> str:
-    try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.port}")
-    except RuntimeError as error:
-        message = f"cannot listen on {settings.host}:{settings.port}; is another edge running? choose another --port"
-        raise CannotListen(message) from error
-    return f"{settings.host}:{port}"

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 
+from airdraft.core.callers import EVERYBODY, Caller
 from airdraft.core.errors import (
     Draining,
+    LimitReached,
     MalformedFrame,
     ModelMismatch,
     Overloaded,
@@ -20,16 +24,20 @@ from airdraft.core.errors import (
     TokenizerMismatch,
     UnsupportedVersion,
 )
+from airdraft.core.limits import TokenBucket
 from airdraft.core.session import Liveness
 from airdraft.core.types import (
     PROTOCOL_VERSION,
     SAMPLER_VERSION,
     DeviceFrame,
+    Draft,
     Drain,
     EdgeFrame,
     Finish,
     Open,
     Ping,
+    Prefix,
+    RefusalCode,
 )
 from airdraft.wire.describe import Description
 from airdraft.wire.pulse import Pulse
@@ -37,7 +45,9 @@ from edge_node.kv_pool import KvPool
 from edge_node.metrics import Ended
 from edge_node.sessions import Entry, SessionTable
 from edge_node.stepping import Engine, Stepping
+from edge_node.stream_watch import PATIENCE, Patience, StreamWatch
 from edge_node.streams import Stream
+from edge_node.tenants import Tenant
 
 STEP_POSITIONS = 512
 
@@ -53,12 +63,18 @@ class EdgeService:
         sessions: SessionTable,
         *,
         step_positions: int = STEP_POSITIONS,
+        patience: Patience = PATIENCE,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
-        """Serve the sessions of this table, which shares the ``clock``; a step has room for ``step_positions``."""
+        """Serve the sessions of this table, which shares the ``clock``; a step has room for ``step_positions``.
+
+        patience  with streams that keep a place and do not use it
+        wall      seconds since 1970, which credentials end by
+        """
         self.sessions = sessions
         self.draining = False
-        self._clock = clock
+        self._clock, self._wall, self._patience = clock, wall, patience
         self._stepping = Stepping(sessions, step_positions, clock)
         self._description: Description | None = None
         self._left = asyncio.Event()
@@ -96,12 +112,30 @@ class EdgeService:
             raise Overloaded("the model is still loading; try again soon", retry_after_s=1.0)
         return replace(self._description, quote=self._stepping.quotes.of())
 
-    async def generate(self, frames: AsyncIterator[DeviceFrame]) -> AsyncGenerator[EdgeFrame, None]:
-        """Serve one stream; see the protocol's rules in DESIGN §4."""
+    @asynccontextmanager
+    async def entered(self, caller: Caller) -> AsyncIterator[None]:
+        """Count a stream of a caller as long as the block lasts.
+
+        Raises LimitReached where it is one too many, after a while.
+        """
+        tenants = self.sessions.tenants
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(tenants.stream(caller))
+            except LimitReached:
+                self.sessions.metrics.refused(RefusalCode.LIMIT_REACHED)
+                await asyncio.sleep(tenants.hold_s(caller))
+                raise
+            yield
+
+    async def generate(
+        self, frames: AsyncIterator[DeviceFrame], caller: Caller = EVERYBODY
+    ) -> AsyncGenerator[EdgeFrame, None]:
+        """Serve one stream of a caller; see the protocol's rules in DESIGN §4."""
         handler = asyncio.current_task()
         assert handler is not None
-        stream = Stream(choked=handler.cancel)
-        reader = asyncio.create_task(self._read(frames, stream))
+        stream, tenant = Stream(choked=handler.cancel), self.sessions.tenants.of(caller)
+        reader = asyncio.create_task(self._read(frames, stream, tenant, caller.until_s))
         try:
             async for frame in stream:
                 yield frame
@@ -111,18 +145,21 @@ class EdgeService:
 
     # ---- the way up ----
 
-    async def _read(self, frames: AsyncIterator[DeviceFrame], stream: Stream) -> None:
+    async def _read(self, frames: AsyncIterator[DeviceFrame], stream: Stream, tenant: Tenant, until_s: float) -> None:
         """Feed one stream's frames to its session until the device is done, in error or out of reach."""
         try:
-            opened = await anext(frames, None)
-            if not isinstance(opened, Open):
-                raise MalformedFrame("a stream begins with Open", field="open")
-            entry = self._attach(opened, stream)
-            try:
-                with self._pulse(opened.epoch, stream) as pulse:
-                    await self._feed(entry, opened.epoch, frames, pulse)
-            finally:
-                self._leave(entry, opened.epoch)
+            with self._watch(stream, until_s) as watch:
+                opened = await anext(frames, None)
+                if not isinstance(opened, Open):
+                    raise MalformedFrame("a stream begins with Open", field="open")
+                entry = self._attach(opened, stream, tenant)
+                try:
+                    watch.attached(entry.session, partial(self._stepping.owes, entry))
+                    with self._pulse(opened.epoch, stream) as pulse:
+                        async with aclosing(self._paced(frames, tenant, pulse)) as paced:
+                            await self._feed(entry, opened.epoch, paced)
+                finally:
+                    self._leave(entry, opened.epoch)
             stream.end()
         except SpecError as error:
             if error.code is not None:
@@ -131,9 +168,31 @@ class EdgeService:
         except Exception as error:
             stream.end(error)  # a bug: it ends this stream with its own traceback, and no other
 
-    async def _feed(self, entry: Entry, epoch: int, frames: AsyncIterator[DeviceFrame], pulse: Pulse) -> None:
+    def _watch(self, stream: Stream, until_s: float) -> StreamWatch:
+        """Watch that a stream is used; one that is not ends with why."""
+
+        def end(error: LimitReached) -> None:
+            self.sessions.metrics.refused(RefusalCode.LIMIT_REACHED)
+            stream.end(error)
+
+        return StreamWatch(self._patience, end, self._clock, until_s=until_s, wall=self._wall)
+
+    async def _paced(
+        self, frames: AsyncIterator[DeviceFrame], tenant: Tenant, pulse: Pulse
+    ) -> AsyncGenerator[DeviceFrame, None]:
+        """Yield frames at a pace that the stream and its tenant may have; meanwhile no other is read."""
+        pace = TokenBucket(self._patience.frames_s, self._patience.frames_burst)
         async for frame in frames:
             pulse.heard(frame)
+            pace.charge(1, self._clock())
+            ids = len(frame.ids) if isinstance(frame, (Draft, Prefix)) else 0
+            wait_s = max(pace.wait_s(self._clock()), self.sessions.tenants.reads(tenant, ids))
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            yield frame
+
+    async def _feed(self, entry: Entry, epoch: int, frames: AsyncIterator[DeviceFrame]) -> None:
+        async for frame in frames:
             if frame.epoch != epoch:
                 raise MalformedFrame(f"a frame of epoch {frame.epoch} on a stream of epoch {epoch}", field="epoch")
             self._take(entry, frame)
@@ -147,9 +206,12 @@ class EdgeService:
         liveness = Liveness(self._clock())
         return Pulse(liveness, lambda number: stream.send(Ping(epoch, number)), stream.end, self._clock)
 
-    def _attach(self, opened: Open, stream: Stream) -> Entry:
+    def _attach(self, opened: Open, stream: Stream, tenant: Tenant) -> Entry:
         self._check(opened)
-        entry = self.sessions.admit(opened, self.describe().limits, self._tenant())
+        now_s, lacking = self._clock(), self.sessions.lacks(opened, tenant.name)
+        if lacking:
+            tenant.may_prefill(now_s)
+        entry = self.sessions.admit(opened, self.describe().limits, tenant.name)
         try:
             frames = self.sessions.attach(entry, opened)
         except SpecError:
@@ -161,14 +223,12 @@ class EdgeService:
             entry.opened_at = self._clock()
             if entry.grant is not None:
                 self.sessions.metrics.meaning.asked(entry.grant.decision, entry.grant.granted.protocol)
+        tenant.prefills(lacking, now_s)
+        entry.charged = lacking
         entry.streams[opened.epoch] = stream
         entry.send(self._stepping.quotes.told(entry, frames))
         self._stepping.ready(entry)
         return entry
-
-    def _tenant(self) -> str:
-        """Return whose sessions these are: everybody's, until devices prove who they are."""
-        return ""
 
     def _check(self, opened: Open) -> None:
         """Raise what stands between this device and a session here."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
-from airdraft.core.errors import Overloaded, SpecError, Superseded
+from airdraft.core.errors import LimitReached, Overloaded, SpecError, Superseded
 from airdraft.core.receipts import ReceiptKey
 from airdraft.core.session import PASS_NODES, Company, EdgeSession, RunAhead
 from airdraft.core.types import EXACT, DeviceFrame, EdgeFrame, Limits, Open, Pass, Quote, RefusalCode, Refused
@@ -21,7 +22,9 @@ from edge_node.audits import Audits
 from edge_node.granting import Grant, Granting
 from edge_node.kv_pool import KvPool, PoolFull
 from edge_node.metrics import EdgeMetrics, Ended
+from edge_node.step import Owner, tenant_number
 from edge_node.streams import Stream
+from edge_node.tenants import Tenants
 
 
 @dataclass(slots=True, eq=False)
@@ -31,11 +34,13 @@ class Entry:
     session: EdgeSession
     number: int  # names it to the engine; never used again
     tenant: str
+    tenant_number: int  # names that to the engine
     streams: dict[int, Stream] = field(default_factory=dict)  # by epoch
     ready_at: float = 0.0  # when the last event came that could make a pass possible
     left_at: float = 0.0  # when the last stream went
     answers: Answers = field(default_factory=Answers)
     looked_up: bool = False  # the pool was asked for another text's rows since this one's were lost
+    charged: int = 0  # positions of prefill that its tenant paid for at the latest attach
     drafted: bool = False  # the edge's own drafter keeps something of it
     opened_at: float | None = None  # when a session whose first token has not come was opened
     most_rows: int = 0  # cache rows that it ever had: what is computed below is a replay
@@ -50,6 +55,11 @@ class Entry:
     grant: Grant | None = None  # what it was granted of its wish for acceptance by meaning; None: it had none
     dropped: int = 0  # tokens held back and never committed, as far as they were counted
     held: Pass | None = None  # whose result waits for states of the device
+
+    @property
+    def owner(self) -> Owner:
+        """Return whose its rows are."""
+        return Owner(self.number, self.tenant_number)
 
     def send(self, frames: list[EdgeFrame]) -> None:
         """Give each frame to the stream of its epoch; a stream that is gone loses nothing that a re-attach lacks."""
@@ -106,13 +116,16 @@ class SessionTable:
         *,
         granting: Granting | None = None,
         audits: Audits | None = None,
+        tenants: Tenants | None = None,
     ) -> None:
         """Begin empty, and without a pool: nobody is admitted before ``begin``.
 
         granting  who decides over acceptance by meaning; None: all sessions are exact
         audits    of what was accepted so; None: there are none
+        tenants   whose sessions they are, and what these may use; None: as much as they like
         """
         self.terms, self.metrics = terms, metrics
+        self.tenants = Tenants(clock=clock) if tenants is None else tenants
         self.granting = Granting(semantic=False) if granting is None else granting
         self.audits = Audits(0.0, Random(0), metrics.meaning) if audits is None else audits
         self.evictions = 0
@@ -170,7 +183,7 @@ class SessionTable:
     def admit(self, opened: Open, limits: Limits, tenant: str) -> Entry:
         """Return the session's entry, with room in the pool; a new one where it is not known.
 
-        Raises Overloaded, TooLong.
+        Raises Overloaded, LimitReached, TooLong.
         """
         key = tenant, opened.session_id
         entry = self._entries.get(key)
@@ -178,12 +191,18 @@ class SessionTable:
             if entry not in self.pool:
                 self._make_kv_room(entry)
             return entry
+        self._claim_share(tenant)
         entry = self._new(opened, limits, tenant)
         self._claim_place(key)
         self._make_kv_room(entry, partial(self.admission.lacks_rows, key))
         self._entries[key] = entry
         self.metrics.placed(self.admission.admitted(key))
         return entry
+
+    def lacks(self, opened: Open, tenant: str) -> int:
+        """Return how many ids this attach would bring that are new here; what was here before is no prefill."""
+        entry = self._entries.get((tenant, opened.session_id))
+        return opened.length if entry is None else entry.session.lacks(opened)
 
     def attach(self, entry: Entry, opened: Open) -> list[EdgeFrame]:
         """Let a device attach to its session. Raises as ``EdgeSession.attach`` does."""
@@ -240,6 +259,13 @@ class SessionTable:
             if now - entry.left_at >= self.terms.keep_s:
                 self.forget(entry, Ended.EXPIRED)
 
+    def found(self, entry: Entry, rows: int) -> None:
+        """Give back to a tenant what it paid for at an attach, as far as the cache had these ``rows`` of it."""
+        tenant = self.tenants.get(entry.tenant)
+        if tenant is not None:
+            tenant.found(min(rows, entry.charged), self._clock())
+        entry.charged = 0
+
     def evict(self, entry: Entry) -> None:
         """Take a session's rows away; the text stays, and the next pass replays it."""
         self.evictions += 1
@@ -256,11 +282,11 @@ class SessionTable:
         run_ahead = RunAhead(self._clock, self.company) if terms.run_ahead else None
         grant, judge = self.granting.grant(opened.semantic), None
         if grant is not None and not grant.decision.exact:
-            judge = self.granting.judge(grant, self.audits.strictness(grant.key))
+            judge = self.granting.judge(grant, self.audits.strictness(grant.key, tenant))
         session = EdgeSession(
             opened,
             limits,
-            terms.receipts,
+            None if terms.receipts is None else terms.receipts.of(tenant),
             own_text_only=terms.own_text_only,
             own_draft_tokens=terms.own_draft_tokens,
             run_ahead=run_ahead,
@@ -277,6 +303,7 @@ class SessionTable:
             session,
             self._admitted,
             tenant,
+            tenant_number(tenant),
             left_at=self._clock(),
             own_length=own_length,
             run_ahead=run_ahead,
@@ -300,7 +327,7 @@ class SessionTable:
         self.audits.make_way(rows)
         while True:
             try:
-                self.pool.reserve(entry, entry.tenant, rows)
+                self.pool.reserve(entry, entry.tenant, rows, entry.owner)
                 self.pool.note_ids(entry, lambda: entry.session.ids)
             except PoolFull as full:
                 if full.missing > sum(self.pool.extent_of(other).rows for other in gone):
@@ -319,6 +346,23 @@ class SessionTable:
         """Note that a session was attached or left: how long it kept its place tells when the next one falls free."""
         self.admission.stays.held(self._clock(), self.attached)
 
+    def _claim_share(self, tenant: str) -> None:
+        """Have a session fewer than this tenant may hold; the longest gone of its own gives way.
+
+        Raises LimitReached.
+        """
+        known = self.tenants.get(tenant)
+        most = 0 if known is None else known.allowance.sessions
+        if not most or sum(entry.tenant == tenant for entry in self._entries.values()) < most:
+            return
+        gone = [entry for entry in self._gone() if entry.tenant == tenant]
+        if not gone:
+            raise LimitReached(
+                f"this tenant holds {most} sessions, as many as it may; try again when one has ended",
+                retry_after_s=self.admission.stays.wait_s(self._clock(), 0),
+            )
+        self.forget(min(gone, key=lambda entry: entry.left_at), Ended.EXPIRED)
+
     def _claim_place(self, key: Key) -> None:
         """Have a place for a session that is not known, its device's turn being the next. Raises Overloaded.
 
@@ -327,8 +371,10 @@ class SessionTable:
         self.sweep()
         gone = self._gone()
         most = places(self.terms.most, self.terms.least_rate, self.cost())
+        held = Counter(entry.tenant for entry in self._entries.values())
+        held.subtract(entry.tenant for entry in gone)
         try:
-            self.admission.claim(key, most - (len(self._entries) - len(gone)))
+            self.admission.claim(key, most, held)
         finally:
             self.metrics.lost_turns(self.admission.take_lost())
         if len(self._entries) >= self.terms.most:

@@ -7,6 +7,8 @@ session; its extent says where those begin.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from msgspec import Struct
 
 from airdraft.core.acceptance_chain import SparseQ
@@ -21,15 +23,34 @@ class Extent(Struct, frozen=True):
     rows: int
 
 
+class Owner(Struct, frozen=True):
+    """Whose rows are: what one session wrote no other may read, and copies stay within a tenant.
+
+    The default is for a runner that one caller has to itself, as in a bench; 0 is nobody.
+    """
+
+    session: int = 1  # never used again; audits count down from -1
+    tenant: int = 1
+
+
+def tenant_number(name: str) -> int:
+    """Return the number of a tenant: the same at every edge and for ever, so that nobody keeps a table of names."""
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) >> 1 or 1
+
+
 class Fill(Struct, frozen=True):
     """Rows to write before a step's spans run: copies of those from ``source`` on, read before any is written.
 
-    Without a source they are cleared: nothing of who had them before may be left.
+    Without a source they are cleared: nothing of who had them before may be left. Copies stay whose they were, as when
+    an extent slides, unless ``owner`` names a session that adopts them: all must be the ``lender``'s then, who wrote
+    them, and both of one tenant.
     """
 
     target: int
     rows: int
     source: int | None = None
+    owner: Owner | None = None
+    lender: Owner | None = None
 
 
 class Judged(Struct, frozen=True):
@@ -51,6 +72,7 @@ class Item(Struct, frozen=True):
     paths: tuple[tuple[int, ...], ...] | None = None  # ids up to and with each wanted row, where a penalty reads them
     row: bool = False  # the row where the walk along the choices leaves the span's drafts is wanted too
     judged: Judged | None = None  # evidence is wanted of every draft that is not the choice after its parent
+    owner: Owner = Owner()  # all rows that it reads must be its own
 
 
 class Step(Struct, frozen=True, tag=True):
@@ -80,6 +102,7 @@ class StepDone(Struct, frozen=True, tag=True):
     computed: int = 0  # that the model computed, padding included
     pass_s: float = 0.0  # the model and the choice of tokens
     host_s: float = 0.0  # whatever else the engine did from the step's arrival to its end
+    isolation_faults: int = 0  # items and copies that were refused, since rows were not their own
 
 
 class DraftItem(Struct, frozen=True):

@@ -10,24 +10,28 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 from airdraft.core.session import Wish
-from airdraft.core.types import Commit, DraftWork, EdgeFrame, NeedHidden, Origin, Pass, PassResult, Timing, Work
+from airdraft.core.types import Commit, DraftWork, EdgeFrame, NeedHidden, Pass, PassResult, Timing, Work
 from coordinator.policy.cost_line import CostLine
 from coordinator.policy.costs import PassCost
-from coordinator.policy.own_draft import OwnDraftLength, StepDrafts
+from coordinator.policy.own_draft import OwnDraftLength
 from edge_node.audits import AT_ONCE
 from edge_node.engine_process import EngineDied
 from edge_node.gathering import Gathering
 from edge_node.meaning import Deadlines, judged, meant
 from edge_node.metrics import Ended, Occupancy
+from edge_node.own_lengths import OwnLengths
 from edge_node.quotes import Quotes
 from edge_node.scheduling import Turns, Waiting
 from edge_node.sessions import Entry, SessionTable
+from edge_node.shares import Shares
 from edge_node.step import Drafted, DraftItem, DraftStep, Item, Outcome, Step, StepDone
+from edge_node.throttling import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +88,7 @@ class Stepping:
         self._wakes_s = math.inf  # when it goes off
         self._gathering = Gathering(sessions, clock, self._go, gathers=gathers)
         self._deadlines = Deadlines(clock, self._due)
+        self._throttle, self._shares = Throttle(sessions.tenants, sessions.metrics, clock), Shares(clock)
         self._ready: dict[Entry, None] = {}  # who may have work, in the order of their wait
         self._undrafted: list[int] = []  # sessions that the drafter may forget
         self._drafted_last = False
@@ -92,7 +97,7 @@ class Stepping:
         self.quotes.writing = lambda: sessions.attached
         sessions.on_forgotten, sessions.cost = self._gone, lambda: self.cost
         sessions.own_draft_tokens = lambda length: length.best(self.quotes.shared_cost, self.quotes.draft_s)
-        self._step_drafts = StepDrafts(sessions.terms.own_draft_tokens if sessions.terms.own_draft_adapts else 0)
+        self._own_lengths = OwnLengths(sessions, self.quotes)
         sessions.metrics.watch(self.quotes.utilisation, self.quotes.price, lambda: len(sessions.admission))
 
     @property
@@ -165,6 +170,12 @@ class Stepping:
         if commits and session.attached and not session.idle and session.stop is None:
             entry.answers.owed_since = self._clock()
 
+    def owes(self, entry: Entry) -> bool:
+        """Return whether a session's device waits for this edge, and not the edge for it."""
+        session = entry.session
+        owed = session.in_flight or session.own_draft_due or session.wish() is not None
+        return self._engine is None or entry.held is not None or owed
+
     def left(self, entry: Entry) -> None:
         """Note that a session's stream is gone: whatever it waited for will not come."""
         if not entry.session.attached:
@@ -204,7 +215,8 @@ class Stepping:
             return True
         waiting = self._gathering.worth(waiting, self.cost)
         suspects = [one for one in waiting if one.who.suspect]
-        chosen = self._turns.choose(suspects[:1] or waiting, self._prefill_positions())
+        bounds = self._shares.bounds((one.tenant for one in waiting), self.cost)
+        chosen = self._turns.choose(suspects[:1] or waiting, self._prefill_positions(), bounds)
         if not chosen:
             return False
         now, works, items = self._clock(), [], []
@@ -212,6 +224,7 @@ class Stepping:
             work = entry.session.next_pass(positions)
             if work is None:  # asked a moment later it would rather wait for a draft
                 continue
+            self._throttle.passed(entry, work)
             self._sessions.pool.pin(entry, work.span.start + len(work.span.tokens))
             works.append((entry, work, now - entry.ready_at))
             items.append(self._item(entry, work))
@@ -219,6 +232,10 @@ class Stepping:
             if self._waiting():  # sets the alarm for those that wait; who does not is asked again at once
                 self._wake_at(self._clock())
             return False
+        took = Counter[str]()
+        for entry, work, _ in works:
+            took[entry.tenant] += len(work.span.tokens)
+        self._shares.took(took, bounds, self.cost)
         self._number += 1
         self._drafted_last = False
         step = Step(self._number, tuple(items), self._sessions.pool.take_fills())
@@ -260,8 +277,11 @@ class Stepping:
                 wakes_s = min(wakes_s, entry.session.wakes_s)
             elif entry not in self._sessions.pool or not entry.session.own_draft_due:
                 del self._ready[entry]
-        self._wake_at(wakes_s)
-        return waiting
+            elif (until_s := self._throttle.until_s(entry)) is not None:
+                wakes_s = min(wakes_s, until_s)
+        joining, held_until_s = self._throttle.joining(waiting)
+        self._wake_at(min(wakes_s, held_until_s))
+        return joining
 
     def _wake_at(self, when_s: float) -> None:
         """Ask again when the first of those that sit the step out has waited long enough."""
@@ -283,6 +303,7 @@ class Stepping:
         self._metrics.prefix_looked_up(len(session.ids), adopted)
         if not adopted:
             return wish
+        self._sessions.found(entry, adopted)
         session.adopted(adopted)
         return session.wish()
 
@@ -291,7 +312,7 @@ class Stepping:
         if not isinstance(work.prefix, range):
             paths = tuple(tuple(path) for path in work.row_paths())
         extent = self._sessions.pool.extent_of(entry)
-        return Item(extent, work.span, work.sampling, paths, work.row, judged(entry, work))
+        return Item(extent, work.span, work.sampling, paths, work.row, judged(entry, work), entry.owner)
 
     def _prefill_positions(self) -> int | None:
         cost = self.cost
@@ -332,7 +353,7 @@ class Stepping:
             except Exception as error:  # a bug in one session must not end the others
                 log.exception("a session could not take its pass")
                 self._give_up(entry, f"{type(error).__name__} in the session")
-        self._choose_own_lengths()
+        self._own_lengths.stepped(self.cost)
         self._go()
         self._metrics.stepped(done, self.cost)  # while the engine is at the next step
         for count in counts:
@@ -352,8 +373,7 @@ class Stepping:
             self._sessions.pool.advanced(entry, session.rows_in_place)
         self._send(entry, frames)
         self._note_held(entry, work, frames)
-        if self._sessions.terms.own_draft_adapts and (work.own or work.work in (Work.DECODE, Work.RUN_AHEAD)):
-            self._choose_own_length(entry, work, frames)
+        self._own_lengths.passed(entry, work, frames)
         if not session.finished:
             if frames or work.work is not Work.PREFILL:  # that keeps its place in the queue
                 entry.ready_at = self._clock()
@@ -377,32 +397,6 @@ class Stepping:
         if frames and entry.opened_at is not None:
             self._metrics.first_token(self._clock() - entry.opened_at)
             entry.opened_at = None
-
-    def _choose_own_length(self, entry: Entry, work: Pass, frames: Sequence[EdgeFrame]) -> None:
-        for frame in frames:
-            # What hangs under a draft of the device that was wrong was not judged; side by side with the device's line
-            # only its misses would count.
-            judged = work.own and work.span.parents is None
-            if judged and isinstance(frame, Commit) and frame.origins.count(Origin.ACCEPTED) == work.nodes - work.own:
-                right = frame.origins.count(Origin.EDGE_DRAFT)
-                entry.own_length.saw(work.own, right)
-                self._sessions.own_drafts.saw(work.own, right)
-        if self._sessions.attached < 2:
-            entry.session.own_draft_tokens = entry.own_length.best(self.quotes.shared_cost, self.quotes.draft_s)
-
-    def _choose_own_lengths(self) -> None:
-        """Choose how much is drafted for each of several sessions, whom the engine makes wait for one another."""
-        terms, cost = self._sessions.terms, self.cost
-        if not terms.own_draft_tokens or not terms.own_draft_adapts or cost is None or self._sessions.attached < 2:
-            return
-        company = [entry for entry in self._sessions if entry.session.takes_own_drafts]
-        if not company:
-            return
-        acceptances = [entry.own_length.acceptance for entry in company]
-        others = self._sessions.attached - len(company)
-        tokens, worth = self._step_drafts.choose(acceptances, cost, self.quotes.draft_s, others)
-        for entry in company:
-            entry.session.own_draft_tokens, entry.own_length.worth = tokens, worth
 
     def _give_up(self, entry: Entry, reason: str) -> None:
         log.error("a session is given up: %s", reason)
@@ -466,6 +460,8 @@ class Stepping:
         asked: list[tuple[Entry, DraftWork]] = []
         for entry in self._ready:
             if not entry.session.own_draft_due or entry not in self._sessions.pool:
+                continue
+            if self._throttle.until_s(entry) is not None:
                 continue
             work = entry.session.own_draft()
             if work is not None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import airdraft  # noqa: F401  # before any test imports grpc, whose environment it sets
+
 # A busy machine is no bug; the rest stays as hypothesis chose it (in CI its examples are the same every time).
 settings.register_profile("airdraft", settings.default, deadline=None)
 settings.load_profile("airdraft")

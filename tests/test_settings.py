@@ -38,6 +38,8 @@ def test_the_file_may_be_named_by_the_environment(config: Path, monkeypatch: pyt
         ("[device_client]\nedgee = 'x'\n", "unknown key 'edgee' in .*known: .*edge"),
         ("[device_client]\ndraft_length = 'x'\n", "draft-length: .*got 'x'"),
         ("[device_client", "is not TOML"),
+        (f"x = {'[' * 3000}", "is not TOML: it is nested too deep"),
+        ("x = 2026-02-30", "is not TOML"),
         ("device_client = 3", "must be a table"),
     ],
 )
@@ -47,6 +49,13 @@ def test_a_wrong_file_is_one_line(text: str, message: str, tmp_path: Path) -> No
     with pytest.raises(SettingsError, match=message) as caught:
         DeviceSettings.load({}, path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_bytes(b"[device_client]\n# \xff\n")
+    with pytest.raises(SettingsError, match="is not TOML: it is no text"):
+        DeviceSettings.load({}, path)
 
 
 def test_a_misspelt_variable_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,9 @@ SpecError
 ├── Overloaded              no room now; carries ``retry_after_s``
 ├── Draining                this edge is going away
 ├── BadReceipt              text presented as the fleet's own that it did not write
+├── Unauthenticated         nobody knows who calls
+├── Forbidden               a known caller, and not theirs to call
+├── LimitReached            a tenant's or a stream's share is used up; carries ``retry_after_s``
 ├── EdgeFault               the edge contradicted itself (path hash, base): a bug or a hostile edge
 └── EdgeUnreachable         no edge answered
 """
@@ -147,6 +150,24 @@ class BadReceipt(SpecError):
     """Text was presented as this fleet's own, and its receipt says otherwise."""
 
     code = RefusalCode.BAD_RECEIPT
+
+
+class Unauthenticated(SpecError):
+    """Nobody knows who calls: no credential, or none that holds."""
+
+    code = RefusalCode.UNAUTHENTICATED
+
+
+class Forbidden(SpecError):
+    """The caller is known, and may not do this."""
+
+    code = RefusalCode.FORBIDDEN
+
+
+class LimitReached(SpecError):
+    """What a tenant or a stream may use is used up; ``retry_after_s`` says when there is more."""
+
+    code = RefusalCode.LIMIT_REACHED
 
 
 class EdgeFault(SpecError):

@@ -42,6 +42,10 @@ class ReceiptKey:
         self._secret, self._tenant = secret, tenant.encode()
         self.name = blake2b(secret, digest_size=_KEY_NAME_BYTES, person=b"receipt key").digest()
 
+    def of(self, tenant: str) -> ReceiptKey:
+        """Return the key that signs and checks for a tenant: of the same name, so that an edge knows its own."""
+        return self if tenant.encode() == self._tenant else ReceiptKey(self._secret, tenant)
+
     def sign(self, opened: Open, epoch: int, ids_digest: bytes, spent: float | None = None) -> bytes:
         """Return the receipt of a commit: of the session that ``opened`` began, at ``epoch``, with all ids so far.
 

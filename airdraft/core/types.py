@@ -178,6 +178,9 @@ class RefusalCode(IntEnum):
     RETRY_LATER = 14
     DRAINING = 15
     BAD_RECEIPT = 16
+    UNAUTHENTICATED = 17
+    FORBIDDEN = 18
+    LIMIT_REACHED = 19
 
 
 # ---- either way ----

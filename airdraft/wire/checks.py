@@ -16,6 +16,7 @@ MAX_POSITION = 1 << 30
 
 MAX_RECEIPT_BYTES = 64
 DIGEST_BYTES = 32
+MAX_LINE_CHARACTERS = 500
 
 
 def require(holds: bool, field: str, message: str) -> None:
@@ -42,6 +43,13 @@ def checked_ids(values: Sequence[int], vocabulary: int, most: int, field: str = 
     ids = tuple(values)
     require(not ids or max(ids) < vocabulary, field, f"an id outside the vocabulary of {vocabulary}")
     return ids
+
+
+def checked_line(value: str, field: str) -> str:
+    """Return a line from outside that a person is shown: nothing in it that a terminal would act on."""
+    readable = len(value) <= MAX_LINE_CHARACTERS and value.isprintable()
+    require(readable, field, f"is no line of at most {MAX_LINE_CHARACTERS} printable characters")
+    return value
 
 
 def checked_receipt(value: bytes) -> bytes:

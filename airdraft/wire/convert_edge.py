@@ -24,6 +24,7 @@ from airdraft.wire.checks import (
     MAX_POSITION,
     checked_epoch,
     checked_ids,
+    checked_line,
     checked_position,
     checked_receipt,
     checked_row,
@@ -156,12 +157,13 @@ def refused_to_proto(refused: Refused) -> pb.Refused:
 
 def refused_from_proto(message: pb.Refused) -> Refused:
     """Check and return a refusal."""
-    require(message.code in _REFUSALS, "code", f"unknown refusal {message.code}: {message.message}")
+    text = checked_line(message.message, "message")
+    require(message.code in _REFUSALS, "code", f"unknown refusal {message.code}: {text}")
     return Refused(
         message.epoch,
         RefusalCode(message.code),
-        message.message,
-        message.field,
+        text,
+        checked_line(message.field, "field"),
         message.retry_after_ms / 1000,
         message.seq,
         message.highest_epoch,

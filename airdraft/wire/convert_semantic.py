@@ -24,10 +24,9 @@ from airdraft.core.types import (
     StateRows,
 )
 from airdraft.v1 import verification_pb2 as pb
-from airdraft.wire.checks import DIGEST_BYTES, checked_epoch, hash_from_int, hash_to_int, require
+from airdraft.wire.checks import DIGEST_BYTES, checked_epoch, checked_line, hash_from_int, hash_to_int, require
 
 MAX_STATE_WIDTH = 1 << 16
-MAX_REASON_CHARACTERS = 500
 MAX_SECONDS = 1e6
 MAX_RATE = 1e15
 """Bytes a second; what is reckoned with it stays finite, as with ``MAX_SECONDS``."""
@@ -92,11 +91,9 @@ def granted_from_proto(message: pb.Opened) -> Granted:
     granted = message.granted
     require(0 <= granted.max_loss <= 1, "max_loss", f"{granted.max_loss} is no share of answers")
     require(bool(granted.rule) or not granted.max_loss, "rule", "a cap without a rule")
-    # A person is shown it: one line, and nothing that a terminal would act on.
-    readable = len(granted.reason) <= MAX_REASON_CHARACTERS and granted.reason.isprintable()
-    require(readable, "reason", f"is no line of at most {MAX_REASON_CHARACTERS} printable characters")
+    reason = checked_line(granted.reason, "reason")
     rule = _word(granted.rule) if granted.rule else ""
-    return Granted(granted.max_loss, rule, _protocol(granted.protocol), granted.reason)
+    return Granted(granted.max_loss, rule, _protocol(granted.protocol), reason)
 
 
 def _word(value: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from airdraft.core.errors import MalformedFrame
 from airdraft.core.types import PROTOCOL_VERSION, SAMPLER_VERSION, Identity, Limits, Quote
 from airdraft.v1 import verification_pb2 as pb
-from airdraft.wire.checks import DIGEST_BYTES
+from airdraft.wire.checks import DIGEST_BYTES, checked_line
 from airdraft.wire.convert_edge import limits_from_proto, limits_to_proto, quote_from_proto, quote_to_proto
 
 EXACT = "exact"
@@ -66,18 +66,18 @@ def description_from_proto(message: pb.DescribeResponse) -> Description:
     if not message.vocabulary or any(token >= message.vocabulary for token in message.stop_ids):
         raise MalformedFrame("the vocabulary is empty or a stop id lies outside it", field="vocabulary")
     return Description(
-        model_name=message.model_name,
+        model_name=checked_line(message.model_name, "model_name"),
         model_digest=message.model_digest,
         tokenizer_digest=message.tokenizer_digest,
         stop_ids=tuple(message.stop_ids),
         vocabulary=message.vocabulary,
         limits=limits_from_proto(message.limits),
-        numerics=message.numerics,
+        numerics=checked_line(message.numerics, "numerics"),
         chat_template=message.chat_template,
         tokenizer_json=message.tokenizer_json,
-        server_version=message.server_version,
-        acceptance_modes=tuple(message.acceptance_modes),
+        server_version=checked_line(message.server_version, "server_version"),
+        acceptance_modes=tuple(checked_line(mode, "acceptance_modes") for mode in message.acceptance_modes),
         protocol_versions=tuple(message.protocol_versions),
-        sampler_versions=tuple(message.sampler_versions),
+        sampler_versions=tuple(checked_line(version, "sampler_versions") for version in message.sampler_versions),
         quote=quote_from_proto(message),
     )

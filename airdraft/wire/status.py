@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import grpc
 
-from airdraft.core.errors import EdgeUnreachable, SpecError
+from airdraft.core.errors import EdgeUnreachable, Forbidden, SpecError, Unauthenticated
 from airdraft.core.types import RefusalCode
 
 STATUS_OF: dict[RefusalCode, grpc.StatusCode] = {
@@ -28,7 +28,13 @@ STATUS_OF: dict[RefusalCode, grpc.StatusCode] = {
     RefusalCode.RETRY_LATER: grpc.StatusCode.UNAVAILABLE,
     RefusalCode.DRAINING: grpc.StatusCode.UNAVAILABLE,
     RefusalCode.BAD_RECEIPT: grpc.StatusCode.PERMISSION_DENIED,
+    RefusalCode.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    RefusalCode.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    RefusalCode.LIMIT_REACHED: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+
+NOT_CONNECTED = "failed to connect"
+"""What gRPC says of a call whose connection never stood."""
 
 
 def status_of(error: SpecError) -> grpc.StatusCode:
@@ -43,10 +49,27 @@ def no_edge(address: str) -> EdgeUnreachable:
     )
 
 
+def failed(address: str, error: grpc.aio.AioRpcError) -> SpecError:
+    """Return the device's error for a call that ended without a refusal frame."""
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return Unauthenticated(
+            f"edge {address} denies access: {_reason(error)}; --key-file names the file of a key or a fresh token"
+        )
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return Forbidden(f"edge {address}: {_reason(error)}")
+    return unreachable(address, error)
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    """Return the other end's words as one line that cannot do anything to a terminal."""
+    line = ((error.details() or "").splitlines() or [""])[0]
+    return "".join(letter for letter in line if letter.isprintable()) or "no reason given"
+
+
 def unreachable(address: str, error: grpc.aio.AioRpcError) -> EdgeUnreachable:
-    """Return the device's error for a call that failed without a refusal."""
-    reason = (error.details() or "no reason given").splitlines()[0]
-    if "failed to connect" in reason.lower():
+    """Return the device's error for a call that did not come through."""
+    reason = _reason(error)
+    if NOT_CONNECTED in reason.lower():
         return no_edge(address)
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return EdgeUnreachable(f"edge {address} did not answer in time; check the link, or wait longer")

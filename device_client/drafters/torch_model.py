@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -29,6 +31,7 @@ from airdraft.core.acceptance_chain import SparseQ
 from airdraft.core.sampling import choose
 from airdraft.core.tokenizer_digest import vocabulary_size
 from airdraft.core.types import Sampling
+from airdraft.manifest import Manifest, root_of
 from device_client.drafters.sparse import most_likely
 
 CUT_TOKENS = 4
@@ -196,6 +199,7 @@ def load_torch_drafter(
     sampling: Sampling | None = None,
     revision: str | None = None,
     dtype: str = "auto",
+    manifest: str | None = None,
 ) -> tuple[TorchDrafter, str]:
     """Return a drafter on the CPU and its tokenizer's canonical JSON, which the caller compares with the target's.
 
@@ -203,15 +207,20 @@ def load_torch_drafter(
     vocabulary  size of the target's tokenizer: no id at or above it is drafted
     sampling    the session's; None drafts the most likely tokens
     dtype       ``auto`` is float32
+    manifest    text of one: nothing is read but what it lists, and the model shares no memory with its files
 
     Raises CheckpointRefused.
     """
     folder = local_folder(reference, Role.DRAFTER, revision=revision)
+    listed = None if manifest is None else Manifest.of(manifest, root_of(folder))
     try:
-        model, tokenizer_json = _load(folder, _DTYPES[dtype])
+        with nullcontext(folder) if listed is None else listed.pinned(folder) as files:
+            model, tokenizer_json = _load(files, _DTYPES[dtype])
+            for weights in (*model.parameters(), *model.buffers()) if listed is not None else ():
+                weights.data = weights.data.clone()  # some are mapped from their files, which others could write
     except CheckpointRefused:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointRefused(f"drafter {reference} cannot be loaded: {reason}; choose another drafter") from None
     return TorchDrafter(model, vocabulary, sampling, folder=folder), tokenizer_json

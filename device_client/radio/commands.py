@@ -36,8 +36,8 @@ async def output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
     program = found(command[0])
     if program is None:
         raise SourceFailed(f"{command[0]} is not installed")
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             program,
             *command[1:],
             stdin=DEVNULL,
@@ -46,6 +46,13 @@ async def output(command: Sequence[str], timeout_s: float = TIMEOUT_S) -> str:
             env={**os.environ, "LC_ALL": "C"},
             start_new_session=True,  # Termux's commands are scripts: what they wait for must end with them
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:  # it may be at work already, though its pipes are not connected
+        with contextlib.suppress(OSError):
+            await _ended(await starting)
+        raise
     except OSError as error:
         raise SourceFailed(f"{command[0]}: {error.strerror or error}") from None
     try:

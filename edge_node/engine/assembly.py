@@ -7,14 +7,16 @@ from pathlib import Path
 
 import torch
 
-from airdraft.checkpoint import CheckpointRefused
+from airdraft.checkpoint import CheckpointRefused, Role, local_folder
 from airdraft.core.session import PASS_NODES
 from airdraft.core.tokenizer_digest import tokenizer_digest
 from airdraft.core.types import Sampling, Span
+from airdraft.manifest import Manifest, root_of
 from edge_node.engine.drafter import load_drafter
 from edge_node.engine.engine import TargetEngine
 from edge_node.engine.judging import judge_of
 from edge_node.engine.loading import load_target
+from edge_node.engine.owners import RowOwners
 from edge_node.engine.reflection import Reflection
 from edge_node.engine.runner import EdgeDrafter, StepRunner, out_of_memory
 from edge_node.engine.sampling import choose_batch
@@ -112,9 +114,15 @@ def host_memory_bytes(root: Path = Path("/")) -> int:
 
 def _assembled(load: Load, report: Report) -> tuple[StepRunner, Loaded]:
     target = load_target(
-        load.model, revision=load.revision, device=load.device, dtype=load.dtype, max_context=load.max_context
+        load.model,
+        revision=load.revision,
+        device=load.device,
+        dtype=load.dtype,
+        max_context=load.max_context,
+        manifest=load.manifest,
     )
-    heads = [load_head(Path(path), model_digest=target.model_digest) for path in load.heads]
+    listed = None if load.manifest is None else Manifest.of(load.manifest, _root(load))
+    heads = [load_head(Path(path), model_digest=target.model_digest, manifest=listed) for path in load.heads]
     asking = asking_ids(target.chat_template, target.tokenizer_json) if load.reflect else ()
     drafter = _drafter(load, target)
     report(f"trying {target.name} on {target.device}")
@@ -123,7 +131,8 @@ def _assembled(load: Load, report: Report) -> tuple[StepRunner, Loaded]:
     scratch = Extent(engine.rows - scratch_rows, scratch_rows)
     judge = judge_of(target, heads, Reflection(engine, scratch, asking) if load.reflect else None)
     tie = 0.0 if load.profile == "strict" else max(TIES[target.dtype], INT8_TIE if load.kv_dtype == "int8" else 0.0)
-    runner = StepRunner(engine, target.vocabulary, drafter, judge=judge, tie=tie)
+    owners = RowOwners(engine.rows - scratch_rows)
+    runner = StepRunner(engine, target.vocabulary, drafter, judge=judge, tie=tie, owners=owners)
     _warm_up(engine, target.vocabulary, 1)
     for path, head in zip(load.heads, heads, strict=True):
         _try_head(path, head, engine)
@@ -188,10 +197,33 @@ def _memory_bytes(device: torch.device) -> int:
 def _drafter(load: Load, target: Target) -> EdgeDrafter | None:
     if load.draft_model == "none":
         return None
-    drafter = load_drafter(load.draft_model, target, device=load.device, dtype=load.dtype, sessions=load.max_sessions)
+    drafter = load_drafter(
+        load.draft_model,
+        target,
+        device=load.device,
+        dtype=load.dtype,
+        sessions=load.max_sessions,
+        manifest=_draft_manifest(load),
+    )
     drafter.draft([DraftItem(0, Sampling(), (0,), 1)])  # it takes its memory before the pool is measured
     drafter.forget([0])
     return drafter
+
+
+def _root(load: Load) -> Path:
+    return root_of(local_folder(load.model, Role.TARGET, revision=load.revision))
+
+
+def _draft_manifest(load: Load) -> str | None:
+    """Return the text of the manifest that lists the drafter. Raises CheckpointRefused where there should be one."""
+    if load.manifest is None or load.draft_manifest is not None or load.draft_model == "ngram":
+        return load.draft_manifest
+    if root_of(local_folder(load.draft_model, Role.DRAFTER)) != _root(load):
+        raise CheckpointRefused(
+            f"the manifest of {load.model} does not list the drafter {load.draft_model}; name its own with "
+            "--edge-draft-manifest, or take --edge-draft-model ngram"
+        )
+    return load.manifest
 
 
 def loaded_of(target: Target, engine: TargetEngine, scratch_rows: int = 0) -> Loaded:

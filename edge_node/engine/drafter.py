@@ -162,22 +162,26 @@ def new_drafter(name: str, target: Target, *, device: str, dtype: str) -> NewDra
     return lambda sampling: EngineDrafter(TargetEngine(small, rows), target.vocabulary, sampling)
 
 
-def load_drafter(name: str, target: Target, *, device: str, dtype: str, sessions: int = 64) -> EdgeDrafter:
+def load_drafter(
+    name: str, target: Target, *, device: str, dtype: str, sessions: int = 64, manifest: str | None = None
+) -> EdgeDrafter:
     """Return a drafter for many sessions: ``ngram``, ``demo``, a folder or a hub id.
 
-    A model has places for ``sessions``; beyond them the one that was asked the longest ago loses its rows.
+    A model has places for ``sessions``; beyond them the one that was asked the longest ago loses its rows. Where there
+    is the text of a ``manifest``, nothing else of it is read.
 
     Raises CheckpointRefused where the model cannot be loaded or has another tokenizer than the target.
     """
     if name == "ngram":
         return SessionDrafters(new_drafter(name, target, device=device, dtype=dtype))
-    small = _load_small(name, target, device=device, dtype=dtype)
+    small = _load_small(name, target, device=device, dtype=dtype, manifest=manifest)
     rows = -(-small.context_tokens // 64) * 64
     return BatchDrafter(TargetEngine(small, sessions * rows), target.vocabulary)
 
 
-def _load_small(name: str, target: Target, *, device: str, dtype: str) -> Target:
-    small = load_target(name, device=device, dtype=dtype, max_context=target.context_tokens, role=Role.DRAFTER)
+def _load_small(name: str, target: Target, *, device: str, dtype: str, manifest: str | None = None) -> Target:
+    room = target.context_tokens
+    small = load_target(name, device=device, dtype=dtype, max_context=room, role=Role.DRAFTER, manifest=manifest)
     if tokenizer_digest(small.tokenizer_json) != tokenizer_digest(target.tokenizer_json):
         raise CheckpointRefused(f"{name} and {target.name} have different tokenizers; choose a drafter of its family")
     return small

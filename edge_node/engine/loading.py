@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from airdraft.checkpoint import CheckpointRefused, Role, files_digest, local_folder, stored_tokenizer
 from airdraft.core.tokenizer_digest import vocabulary_size
+from airdraft.manifest import Manifest, root_of
 from edge_node.engine.masks import attention_kinds
 from edge_node.engine.packed_linear import pack_linears
 from edge_node.engine.probe import probe
@@ -31,6 +34,7 @@ def load_target(
     dtype: str = "auto",
     max_context: int = 4096,
     role: Role = Role.TARGET,
+    manifest: str | None = None,
 ) -> Target:
     """Load a target, or a drafter that an edge runs like one, and try it on a few positions.
 
@@ -39,16 +43,22 @@ def load_target(
     dtype        ``auto``: float32 on a CPU, the checkpoint's own on a GPU
     max_context  prompt and answer in tokens; the model's own limit holds where it is less
     role         what ``demo`` stands for
+    manifest     text of one: nothing is read but what it lists, and the model shares no memory with its files
 
     Raises CheckpointRefused with one line that says what to do.
     """
     folder = local_folder(reference, role, revision=revision)
     name = folder.resolve().name if Path(reference).expanduser() == folder else reference
     place = _device(device)
-    config = _config(folder, name)
-    tokenizer_json, chat_template, end_id = _tokenizer(folder, name)
-    model = _model(folder, name, config, _dtype(dtype, place))
-    model.to(place)  # type: ignore[arg-type]
+    listed = None if manifest is None else Manifest.of(manifest, root_of(folder))
+    with nullcontext(folder) if listed is None else listed.pinned(folder) as files:
+        config = _config(files, name)
+        tokenizer_json, chat_template, end_id = _tokenizer(files, name)
+        model = _model(files, name, config, _dtype(dtype, place))
+        model.to(place)  # type: ignore[arg-type]
+        if listed is not None:
+            _own(model)
+        model_digest = files_digest(files)
     vocabulary = vocabulary_size(tokenizer_json)
     embeddings: Any = model.get_input_embeddings()
     if vocabulary > (rows := embeddings.num_embeddings):
@@ -60,7 +70,7 @@ def load_target(
         vocabulary=vocabulary,
         stop_ids=_stop_ids(model, end_id),
         context_tokens=_context_tokens(config, max_context),
-        model_digest=files_digest(folder),
+        model_digest=model_digest,
         chat_template=chat_template,
     )
     pack_linears(model)
@@ -128,7 +138,7 @@ def _model(folder: Path, name: str, config: PretrainedConfig, dtype: torch.dtype
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise CheckpointRefused(f"transformers cannot load {name}: {_line(error)}") from None
     if missing := sorted(report["missing_keys"]):
         raise CheckpointRefused(f"{name} lacks {len(missing)} weights, {missing[0]} among them; fetch the model again")
@@ -139,6 +149,13 @@ def _model(folder: Path, name: str, config: PretrainedConfig, dtype: torch.dtype
         model.set_attn_implementation("eager")  # the others take no additive mask
     model.requires_grad_(False)
     return model.eval()  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _own(model: PreTrainedModel) -> None:
+    """Copy weights that are still mapped from their files, which others could write: one tensor at a time."""
+    for weights in (*model.parameters(), *model.buffers()):
+        if weights.device.type == "cpu":
+            weights.data = weights.data.clone()
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer_end_id: int | None) -> tuple[int, ...]:

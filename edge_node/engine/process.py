@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import logging
 import os
 import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, MutableMapping
 from typing import Protocol, assert_never
 
+from airdraft.tracebacks import hide_words, log_to_stderr, show
 from edge_node.engine_messages import (
     PREFIX_BYTES,
     Answer,
@@ -117,13 +116,14 @@ def run_child(descriptor: int, build: Build) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="edge_node: %(levelname)s %(name)s: %(message)s")
+    hide_words()
+    log_to_stderr("edge_node")
     status = 0
     try:
         with socket.socket(fileno=descriptor) as connection:
             answer_all(FrontQueue(connection), build)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        show(error)
         status = BROKEN
     # A CUDA context with an error can hang at an orderly exit, and nothing here is worth one.
     sys.stderr.flush()

@@ -4,6 +4,8 @@ An item that cannot run is found before the pass where its numbers show it. What
 halves until the offender is alone: extending a session writes rows from its span's start on and reads none of those, so
 that the rest can run again as if it had never been there. Memory that runs out is the same case, only that the halves
 then fit. Evidence of drafts is cut likewise, after the pass: whoever's fails is judged strictly, and nothing else.
+
+No item runs before all rows that it reads are known to be its own (``edge_node.engine.owners``).
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from airdraft.core.types import Evidence, Span
+from airdraft.tracebacks import kind_of
 from edge_node.engine.item_faults import depths_of, fault_of, overlapping
 from edge_node.engine.judging import Passed, TargetJudge
 from edge_node.engine.misses import Miss, misses_of
+from edge_node.engine.owners import RowOwners
 from edge_node.engine.rows import Choose, missed_rows
 from edge_node.engine.sampling import Chosen, choose_batch
 from edge_node.step import Drafted, DraftItem, DraftStep, Extent, Fill, Item, Outcome, Step, StepDone
@@ -107,6 +111,7 @@ class StepRunner:
         *,
         judge: Judge | None = None,
         tie: float = 0.0,
+        owners: RowOwners | None = None,
         choose: Choose = choose_batch,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -115,10 +120,12 @@ class StepRunner:
         vocabulary  size of the tokenizer: ids at or above it are padding
         judge       of drafts, where an item asks; one without heads where it is None
         tie         how far rounding may move a logit: choices that turn within it are near ties
+        owners      of the rows of the pool, the engine's first ones; of all of them, nobody's, where None
         """
         self._engine, self._vocabulary, self._drafter = engine, vocabulary, drafter
         self._judge: Judge = TargetJudge(vocabulary) if judge is None else judge
         self._choose, self._tie, self._clock = choose, tie, clock
+        self._owners = RowOwners(engine.rows) if owners is None else owners
 
     def run(self, step: Step, arrived_s: float | None = None) -> StepDone:
         """Return a step's outcomes; ``arrived_s``, by the runner's clock, is when it came, now where it is None.
@@ -126,9 +133,8 @@ class StepRunner:
         Raises EngineLost, and whatever a fill raises: the front's books are wrong then, and no row can be trusted.
         """
         started = self._clock() if arrived_s is None else arrived_s
-        for fill in step.fills:
-            self._engine.fill(fill)
-        outcomes = self._checked(step.items)
+        refused = [fill for fill in step.fills if not self._filled(fill)]
+        outcomes, foreign = self._checked(step.items)
         sound = [index for index, outcome in enumerate(outcomes) if not outcome.failure]
         before, spent = self._engine.computed, _Spent()
         if sound:
@@ -142,6 +148,7 @@ class StepRunner:
             computed=self._engine.computed - before,
             pass_s=spent.pass_s,
             host_s=self._clock() - started - spent.pass_s,
+            isolation_faults=len(refused) + foreign,
         )
 
     def draft(self, step: DraftStep) -> Drafted:
@@ -158,14 +165,27 @@ class StepRunner:
                 self._drafter.forget([item.session for item in step.items])
         return Drafted(step.number, tuple(tokens), self._clock() - started)
 
-    def _checked(self, items: Sequence[Item]) -> list[Outcome]:
-        """Return an outcome for each item, with a failure where it may not run."""
-        rows, context_tokens = self._engine.rows, self._engine.context_tokens
-        faults = [fault_of(item, self._vocabulary, rows, context_tokens) for item in items]
+    def _filled(self, fill: Fill) -> bool:
+        """Do a fill; return False where it would have given a session another tenant's rows: these are clear then."""
+        allowed = self._owners.fill(fill)
+        if not allowed:
+            log.error("a copy of %d rows was refused: they are not all of the session that lends them", fill.rows)
+        self._engine.fill(fill if allowed else Fill(fill.target, fill.rows))
+        return allowed
+
+    def _checked(self, items: Sequence[Item]) -> tuple[list[Outcome], int]:
+        """Return an outcome for each item, with a failure where it may not run, and how many would use others' rows."""
+        context_tokens = self._engine.context_tokens
+        faults = [fault_of(item, self._vocabulary, self._owners.rows, context_tokens) for item in items]
         sound = [index for index, fault in enumerate(faults) if not fault]
-        for at in overlapping([items[index] for index in sound]):
+        foreign = overlapping([items[index] for index in sound])
+        for at in foreign:
             faults[sound[at]] = "its rows are another item's too"
-        return [Outcome(failure=fault) for fault in faults]
+        for at, index in enumerate(sound):
+            if at not in foreign and (fault := self._owners.fault_of(items[index])):
+                faults[index] = fault
+                foreign.add(at)
+        return [Outcome(failure=fault) for fault in faults], len(foreign)
 
     def _gathered(self, item: Item) -> Item:
         """Move the rows that the span gathers, and return the item without: a pass may then be run twice.
@@ -173,6 +193,7 @@ class StepRunner:
         Where it fails in the end, its rows before the gathered ones are still as they were.
         """
         span, first = item.span, item.extent.first
+        self._owners.wrote(item)
         if not span.gather:
             return item
         at = span.start - len(span.gather)
@@ -237,9 +258,7 @@ class StepRunner:
             return self._judge.evidence(items, passed, misses)
         except Exception as error:  # a judge only ever loosens: without it the pass stands as it is
             full = out_of_memory(error)
-            log.warning(
-                "judging %d drafts failed: %s", len(misses), " ".join(str(error).split())[:200], exc_info=not full
-            )
+            log.warning("judging %d drafts failed: %s", len(misses), kind_of(error), exc_info=not full)
         _recover(full=full)
         owners = sorted({miss.item for miss in misses})
         middle = owners[len(owners) // 2]
@@ -260,7 +279,7 @@ def _failure(error: Exception, items: Sequence[Item]) -> str:
     if out_of_memory(error):
         positions = sum(len(item.span.tokens) for item in items)
         return f"{positions} positions do not fit the engine's memory, even alone; try a smaller span"
-    return f"{type(error).__name__} in the engine: {' '.join(str(error).split())[:200]}"
+    return f"the engine failed with it, {kind_of(error)}"  # no more: what an error says may quote the item's ids
 
 
 def _recover(*, full: bool) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="needs the bench's packages")
 
+from airdraft.core.types import Quote
 from airdraft.link.sim_text import MatchRun
 from bench import adapt_page
 from bench.adapt import SIZES, contestants
@@ -33,10 +34,14 @@ from bench.adapt_sim import FixedSetting
 from bench.adapt_worlds import TRACES
 from bench.figures import Result
 from bench.paced_edge import EdgeDraft
+from bench.planner_memory import memory_of, planner_of
 from bench.radio_lane import Errand, Lane
 from bench.radio_link import shapes
 from bench.radio_text import Text, order_line, order_of
+from coordinator.policy.estimates import Drafted, Judged, Passed, Sample, Transfer
 from coordinator.policy.plan import objective_of
+from coordinator.policy.planner import Planner
+from device_client.plan import start_of
 
 SMALL = Size(prompts=2, repeats=2, budget_s=60.0)
 HYBRID, SYNC = FixedSetting("hybrid", 2), FixedSetting("sync", 4)
@@ -252,6 +257,31 @@ def test_the_page_stands_alone_and_names_every_bar(tmp_path: Path) -> None:
 def test_a_folder_without_a_report_is_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=FILE):
         read(tmp_path)
+
+
+def test_what_a_planner_knows_goes_through_text_whole() -> None:
+    planner = Planner(objective_of("latency"), start_of("auto", "demo", 1))
+    planner.quoted(Quote(0.02, 0.001, runs_ahead=True, own_draft_tokens=8, own_draft_s=0.001, own_acceptance=0.5))
+    seen = Sample(
+        0.0, 0.05, Transfer(100, 0.01), Transfer(50, 0.02), lost=False, drafted=Drafted(3, 0.03), passed=Passed(4, 0.04)
+    )
+    for at in range(40):
+        planner.sampled(replace(seen, at_s=float(at), judged=Judged(4, at % 5)))
+        planner.committed(3, 0.1, at_s=float(at), right=1)
+        planner.decide()
+    memory = memory_of(planner)
+    again = planner_of(memory)
+    assert memory_of(again) == memory
+    assert (again.estimates.acceptance, again.errors, again.quote) == (
+        planner.estimates.acceptance,
+        planner.errors,
+        planner.quote,
+    )
+    assert again.decide() == planner.decide()
+    assert again.explained() == planner.explained()
+    for other in ("{}", memory.replace("_usual_error", "usual_error")):
+        with pytest.raises(ValueError, match=r"cost line|missing"):
+            planner_of(other)
 
 
 # ---- with real processes ----

@@ -23,7 +23,7 @@ from bench.engine_paced_engine import PacedRunner
 from bench.engine_peers import HfGenerate
 from bench.engine_rounds import Entrant, Rounds, entered
 from bench.engine_shape import TINY, interleaved, prompts, write_checkpoint
-from bench.engine_table import fitted_line, ragged
+from bench.engine_table import fill, fitted_line, ragged
 from bench.engine_texts import Job, Written, agreement, job_of, written, written_of
 from bench.figures import Result
 from coordinator.policy.costs import PassCost
@@ -67,6 +67,7 @@ def test_our_engine_writes_what_transformers_does(checkpoint: Path) -> None:
     assert len(set(mine.ids[0])) > 1  # else agreement says little
     assert mine.decode_tokens == theirs.decode_tokens == JOB.texts * (JOB.new_tokens - 1)
     assert engine.account.positions == JOB.texts * (JOB.prompt_tokens + JOB.new_tokens - 1)
+    fill(engine, np.random.default_rng(1))
     accounts = ragged(engine, 8, np.random.default_rng(0))
     assert len(accounts) == 8
     assert all(one.seconds >= one.host_s > 0 and one.computed >= one.positions > 0 for one in accounts)
@@ -80,7 +81,7 @@ async def test_devices_write_it_over_grpc(checkpoint: Path, draft_length: int) -
     ]
     async with edge_on_loopback(load_target(str(checkpoint))) as edge, EdgeConnection(edge.address) as connection:
         heard = await write_texts(
-            connection,
+            [connection],
             edge.description,
             JOB.prompts,
             [text.noisy(JOB.vocabulary) for text in known],

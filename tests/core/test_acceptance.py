@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from importlib.abc import InspectLoader
+from importlib.util import module_from_spec, spec_from_loader
 
 import numpy as np
 import pytest
@@ -397,10 +398,24 @@ def mutant(rule: str, old: str, new: str) -> Judge:
     """Return a rule of a copy of the module in which ``old`` reads ``new``."""
     source = inspect.getsource(acceptance)
     assert source.count(old) == 1, f"{old!r} is there {source.count(old)} times"
-    copy: dict[str, Any] = {"__name__": acceptance.__name__}
-    exec(compile(source.replace(old, new), "mutant", "exec"), copy)  # our own source
-    judge: Judge = copy[rule]
+    loader = _Source(source.replace(old, new))
+    spec = spec_from_loader(acceptance.__name__, loader)
+    assert spec is not None
+    copy = module_from_spec(spec)
+    loader.exec_module(copy)
+    judge: Judge = getattr(copy, rule)
     return judge
+
+
+class _Source(InspectLoader):
+    """Loads a module from its text."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def get_source(self, fullname: str) -> str:
+        """Return the text."""
+        return self._source
 
 
 RESIDUAL = "left = residual(p, chain.draft[accepted], scale)"

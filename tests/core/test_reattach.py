@@ -16,6 +16,8 @@ from airdraft.core.errors import (
     Draining,
     EdgeFault,
     EdgeUnreachable,
+    Forbidden,
+    LimitReached,
     MalformedFrame,
     ModelMismatch,
     OutOfOrder,
@@ -27,6 +29,7 @@ from airdraft.core.errors import (
     Superseded,
     TokenizerMismatch,
     TooLong,
+    Unauthenticated,
     Unsupported,
     UnsupportedVersion,
 )
@@ -246,8 +249,23 @@ def test_an_edge_that_refuses_a_receipt_is_asked_once_more_without_one() -> None
 
 
 def test_what_is_unfit_is_named() -> None:
-    expected = {ModelMismatch, SessionMismatch, TokenizerMismatch, TooLong, Unsupported, UnsupportedVersion}
+    expected = {
+        Forbidden,
+        ModelMismatch,
+        SessionMismatch,
+        TokenizerMismatch,
+        TooLong,
+        Unauthenticated,
+        Unsupported,
+        UnsupportedVersion,
+    }
     assert set(UNFIT) == expected
+
+
+def test_who_has_used_up_a_limit_comes_back_when_there_is_more() -> None:
+    chosen = routes("a")
+    chosen.failed("a", LimitReached("too many prompts", retry_after_s=7.0), 100.0)
+    assert chosen.next(100.0).at == pytest.approx(107.0)
 
 
 def test_where_all_edges_are_unfit_the_reason_is_told() -> None:

@@ -27,6 +27,18 @@ def opened_with_receipt(key: ReceiptKey, epoch: int = 4) -> Open:
     return replace(opened, receipt=key.sign(opened, epoch - 1, ids_digest(IDS)))
 
 
+def test_a_tenants_receipts_are_no_other_tenants() -> None:
+    ours, theirs = KEY.of("ours"), KEY.of("theirs")
+    opened = opened_with_receipt(ours)
+    assert ours.accepts(opened)
+    assert ReceiptKey(b"k" * 32, "ours").accepts(opened)  # another edge of the fleet
+    assert KEY.of("") is KEY
+    for other in (theirs, KEY, KEY.of("our"), theirs.of("")):
+        assert other.knows(opened.receipt)  # the key is this fleet's, and what it came with is not
+        assert not other.accepts(opened)
+    assert theirs.of("ours").accepts(opened)
+
+
 def forgeries(good: Open, count: int, *, seed: int) -> Iterator[Open]:
     """Attaches that differ from a good one in the receipt's bits or in what it signs."""
     chance = random.Random(seed)

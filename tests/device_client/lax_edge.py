@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import grpc
@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from airdraft.core.callers import EVERYBODY, Caller
 from airdraft.core.errors import Overloaded
 from airdraft.core.paths import next_hash, root_hash
 from airdraft.core.tokenizer_digest import tokenizer_digest
@@ -77,7 +78,12 @@ class LaxEdge:
     def frames(self, kind: type[DeviceFrame]) -> list[DeviceFrame]:
         return [frame for frame in self.seen if isinstance(frame, kind)]
 
-    async def generate(self, frames: AsyncIterator[DeviceFrame]) -> AsyncGenerator[EdgeFrame, None]:
+    def entered(self, caller: Caller) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def generate(
+        self, frames: AsyncIterator[DeviceFrame], caller: Caller = EVERYBODY
+    ) -> AsyncGenerator[EdgeFrame, None]:
         stream, commits, ids = len(self.frames(Open)), 0, list[int]()
         granted = self.grants[min(stream, len(self.grants) - 1)]
         pending: Draft | None = None

@@ -75,7 +75,9 @@ def state(token: int) -> NDArray[np.float32]:
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
     drafter = Stub()
 
-    def load(reference: str, revision: str | None, target: Description, sampling: Sampling) -> Stub:
+    def load(
+        reference: str, revision: str | None, target: Description, sampling: Sampling, manifest: Path | None
+    ) -> Stub:
         return drafter
 
     monkeypatch.setitem(DRAFTERS, "stub", load)
@@ -155,7 +157,7 @@ def test_a_drafter_without_states_leaves_all_to_the_targets(stub: Stub) -> None:
     wish = Semantic(CAP, protocol=HiddenProtocol.FULL_HIDDEN)
     mine = asked_with(wish, stub)
     assert mine == replace(wish, drafter_digest=b"d" * 32, state_width=WIDTH)
-    bare = DRAFTERS["ngram"]("ngram", None, None, None)  # type: ignore[arg-type]
+    bare = DRAFTERS["ngram"]("ngram", None, None, None, None)  # type: ignore[arg-type]
     assert asked_with(wish, bare) == replace(wish, protocol=HiddenProtocol.TARGET_ONLY)
     assert asked_with(None, stub) is None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from airdraft.core.types import Evidence
-from edge_node.audits import Audits, Swapped, mean_shortfall
+from edge_node.audits import MOST_TESTS, Audits, Swapped, mean_shortfall
 from edge_node.kv_pool import KvPool
 from edge_node.metrics_meaning import Audited, MeaningMetrics
 from edge_node.step import Fill, Item, Outcome
@@ -116,6 +117,21 @@ def test_one_harmful_swap_of_little_risk_makes_every_session_stricter_and_no_oth
         finish(made, rows)
     assert ours() < 1.0
     assert others() == 1.0
+
+
+def test_what_one_tenants_device_drafts_makes_no_other_tenant_stricter() -> None:
+    made, rows, _ = audits()
+    liar, honest = made.strictness("head", "liar"), made.strictness("head", "honest")
+    for _ in range(40):
+        made.add(replace(swap(WRONG, risk=0.005), tenant="liar"))
+        finish(made, rows)
+    assert liar() == 0.0
+    assert honest() == 1.0
+    for _ in range(32):
+        assert not made.samples("head", "honest", stood=False)  # nor is what the liar lost sampled for others
+    for number in range(2 * MOST_TESTS):
+        made.strictness("head", f"tenant {number}")
+    assert len(made._records) == MOST_TESTS
 
 
 def test_an_ending_that_no_check_reads_is_compared_by_the_targets_own_score() -> None:

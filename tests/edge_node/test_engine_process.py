@@ -24,6 +24,7 @@ from airdraft.checkpoint import CheckpointRefused
 from airdraft.core.types import Sampling, Span
 from edge_node.engine.process import BROKEN, leave_room
 from edge_node.engine_messages import (
+    PREFIX_BYTES,
     Answer,
     Ask,
     BadFrame,
@@ -488,6 +489,13 @@ def test_frames_come_whole_however_they_were_cut(payloads: list[bytes], data: st
     for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         got += splitter.fed(stream[begin:end])
     assert got == payloads
+
+
+def test_a_frame_with_a_text_that_is_none_is_refused() -> None:
+    payload = framed(Progress("loading"))[PREFIX_BYTES:].replace(b"loading", b"\xff" * 7)
+    for read in (read_ask, read_answer):
+        with pytest.raises(BadFrame):
+            read(payload)
 
 
 def test_a_frame_that_no_memory_holds_is_refused() -> None:

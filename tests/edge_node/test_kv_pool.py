@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_node.kv_pool import KvPool, PoolFull, RowRanges
 from edge_node.prefix_cache import PREFIX_ROWS
-from edge_node.step import Extent, Fill
+from edge_node.step import Extent, Fill, Owner
 
 Rows = NDArray[np.int64]
 
@@ -594,7 +594,7 @@ def test_another_tenants_rows_are_never_adopted() -> None:
     pool.take_fills()
     pool.reserve("b", "red", 100)
     assert pool.adopt("b", [1] * 100, 99) == 99
-    assert pool.take_fills() == (Fill(pool.extent_of("b").first, 99, 0),)
+    assert pool.take_fills() == (Fill(pool.extent_of("b").first, 99, 0, Owner(), Owner()),)
 
 
 @pytest.mark.parametrize("differs_at", [0, 15, 16, 255, 256, 257, 511, 599])
@@ -633,7 +633,7 @@ def test_what_an_evicted_session_leaves_is_there_for_its_replay() -> None:
     assert (pool.cached_rows, pool.reserved_rows) == (64, 0)
     pool.reserve("a", "red", 64)
     assert pool.adopt("a", text, 63) == 63
-    assert pool.take_fills() == (Fill(64, 63, 0),)
+    assert pool.take_fills() == (Fill(64, 63, 0, Owner(), Owner()),)
 
 
 def test_a_copy_is_read_before_its_source_is_cleared_for_another() -> None:

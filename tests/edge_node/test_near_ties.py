@@ -153,6 +153,7 @@ def sweep(rounds: int, seed: int) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_no_attack_turns_a_row_that_was_not_named() -> None:
     assert sweep(40, 1) > 100
 
@@ -254,6 +255,7 @@ def test_the_attacks_find_a_mistake(plant: Callable[[Patch], None], settings: Sa
         (replace(WARM, top_p=0.95, repetition_penalty=1.1, frequency_penalty=0.2), 0.15),
     ],
 )
+@pytest.mark.slow
 def test_few_rows_are_named(settings: Sampling, percent: float) -> None:
     chance, rows = np.random.default_rng(11), 2_000
     named = 0

@@ -213,7 +213,7 @@ def test_a_refusal_says_when_and_metrics_count_who_waits() -> None:
     assert value("airdraft:admission_waiting", {"model_name": "tiny"}) == 1
     edge.now += 1000.0
     with pytest.raises(Overloaded) as error:
-        edge.sessions.admission.claim(("", refused.session_id), 0)
+        edge.sessions.admission.claim(("", refused.session_id), 0, {})
     assert error.value.retry_after_s == 30.0
     assert value("airdraft:edge_second_price", {"model_name": "tiny"}) == pytest.approx(1, abs=0.01)
 

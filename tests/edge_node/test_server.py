@@ -17,12 +17,13 @@ pytest.importorskip("torch", reason="needs the edge's packages")
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from airdraft.core.addresses import is_loopback
 from airdraft.core.errors import EdgeUnreachable
 from airdraft.core.session import Committed, DeviceSession, Lost, Output
 from airdraft.core.types import Drain, Plan, Sampling
 from airdraft.wire.client import EdgeConnection
 from edge_node import server
-from edge_node.config import EdgeSettings, is_loopback
+from edge_node.config import EdgeSettings
 from edge_node.engine_messages import Load, Loaded
 from edge_node.engine_process import EngineProcess
 

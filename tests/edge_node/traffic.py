@@ -32,7 +32,7 @@ from edge_node.engine_process import EngineDied
 from edge_node.kv_pool import KvPool
 from edge_node.metrics import EdgeMetrics
 from edge_node.sessions import Entry, SessionTable, Terms
-from edge_node.step import Drafted, DraftStep, Step, StepDone
+from edge_node.step import Drafted, DraftStep, Fill, Step, StepDone
 from edge_node.stepping import Stepping, Then
 from edge_node.streams import Stream
 
@@ -180,6 +180,7 @@ class Traffic:
         return self.now
 
     def _begin(self) -> None:
+        self.engine.runner.run(Step(0, (), (Fill(0, self._rows),)))  # as in a new engine, no row is anybody's
         self.sessions.begin(KvPool(self._rows))
         self.stepping.begin(self.engine)
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from airdraft.core.callers import Gatekeeper
 from airdraft.core.drafting import Drafter
 from airdraft.core.session import Committed, DeviceSession
 from airdraft.core.types import EXACT, Granted, Limits, Plan, Sampling, Semantic
 from airdraft.wire.client import EdgeConnection, Traffic
 from airdraft.wire.describe import Description
+from airdraft.wire.guard import Guard
 from airdraft.wire.server import SERVER_OPTIONS, add_verification
+from airdraft.wire.tls import ServerTls
 from device_client.generation import Generation
 from edge_node.audits import Audits
 from edge_node.engine.engine import TargetEngine
@@ -29,6 +32,8 @@ from edge_node.kv_pool import KvPool
 from edge_node.metrics import EdgeMetrics
 from edge_node.service import EdgeService
 from edge_node.sessions import SessionTable, Terms
+from edge_node.stream_watch import PATIENCE, Patience
+from edge_node.tenants import Tenants
 
 POOL_ROWS = 1 << 14
 
@@ -53,14 +58,20 @@ async def edge_on_loopback(
     tokenizer_digest: bytes = b"t" * 32,
     heads: Sequence[HeadFile] = (),
     audits: Callable[[EdgeMetrics], Audits] | None = None,
+    tls: ServerTls | None = None,
+    gatekeeper: Gatekeeper | None = None,
+    tenants: Tenants | None = None,
+    patience: Patience = PATIENCE,
 ) -> AsyncIterator[Loopback]:
     """Serve a target on a free port of the loopback interface; ``drafter`` writes for devices that idle."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[Guard(gatekeeper)])
     metrics, granting = EdgeMetrics(target.name), Granting(heads)
     granting.check(target.model_digest)
     terms = terms or Terms(most=64, keep_s=60)
-    sessions = SessionTable(terms, metrics, granting=granting, audits=None if audits is None else audits(metrics))
-    service = EdgeService(sessions)
+    sessions = SessionTable(
+        terms, metrics, granting=granting, audits=None if audits is None else audits(metrics), tenants=tenants
+    )
+    service = EdgeService(sessions, patience=patience)
     description = Description(
         model_name=target.name,
         model_digest=target.model_digest,
@@ -72,7 +83,10 @@ async def edge_on_loopback(
         tokenizer_json=target.tokenizer_json,
     )
     add_verification(server, service)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if tls is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.add_secure_port("127.0.0.1:0", tls.credentials())
     await server.start()
     runner = StepRunner(
         TargetEngine(target, pool_rows, poison=True), target.vocabulary, drafter, judge=judge_of(target, heads)
@@ -152,6 +166,7 @@ async def ask(
     outstanding: int = 1,
     sampling: Sampling | None = None,
     semantic: Semantic | None = None,
+    pad: bool = False,
 ) -> Answer:
     """Let the edge answer a prompt with this drafter on the device."""
     session = session_for(
@@ -163,7 +178,7 @@ async def ask(
         sampling=sampling,
         semantic=semantic,
     )
-    stream = connection.generate(edge.description.vocabulary)
+    stream = connection.generate(edge.description.vocabulary, pad=pad)
     recorder = Recorder()
     async with asyncio.timeout(60):
         with Generation(session, drafter, recorder) as generation:

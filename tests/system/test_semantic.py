@@ -171,14 +171,12 @@ async def test_exact_sessions_in_the_same_steps_do_not_change(
 ) -> None:
     terms = Terms(most=64, keep_s=60, run_ahead=run_ahead)
     texts = prompts(demo, 6)
-    async with (
-        edge_on_loopback(demo, terms=terms, heads=[head_for(demo, drafter)]) as edge,
-        EdgeConnection(edge.address) as connection,
-    ):
+    async with edge_on_loopback(demo, terms=terms, heads=[head_for(demo, drafter)]) as edge:
 
         async def one(prompt: list[int], asked: Semantic | None) -> Answer:
             own = load_torch_drafter("demo", vocabulary=demo.vocabulary)[0]
-            return await ask(edge, connection, prompt, own, draft_length=6, max_tokens=MOST, semantic=asked)
+            async with EdgeConnection(edge.address) as connection:
+                return await ask(edge, connection, prompt, own, draft_length=6, max_tokens=MOST, semantic=asked)
 
         wishes = (None, wish(drafter))
         answers = await asyncio.gather(*(one(prompt, asked) for prompt in texts for asked in wishes))

@@ -156,6 +156,17 @@ class EdgeSession:
         return self._text.ids
 
     @property
+    def complete(self) -> bool:
+        """Return whether this edge has all of them, and nothing that the device promised is still to come."""
+        return self._text.complete
+
+    def lacks(self, opened: Open) -> int:
+        """Return how many of the ids that a device would present by this attach are new here."""
+        if self._text.holds(opened):
+            return 0
+        return opened.length - min(opened.length, self._drafts.acked, len(self._text.ids))
+
+    @property
     def spent(self) -> float:
         """Return the chance that acceptance by meaning has made the answer worse so far, as this fleet estimates it."""
         return self._commits.spent

@@ -18,6 +18,8 @@ from airdraft.core.errors import (
     Draining,
     EdgeFault,
     EdgeUnreachable,
+    Forbidden,
+    LimitReached,
     MalformedFrame,
     ModelMismatch,
     OutOfOrder,
@@ -29,6 +31,7 @@ from airdraft.core.errors import (
     Superseded,
     TokenizerMismatch,
     TooLong,
+    Unauthenticated,
     Unsupported,
     UnsupportedVersion,
 )
@@ -46,10 +49,12 @@ STRIKES = 5
 """Protocol faults in a row, without a token between them, after which the device stops to blame the link."""
 
 UNFIT: tuple[type[SpecError], ...] = (
+    Forbidden,
     ModelMismatch,
     SessionMismatch,
     TokenizerMismatch,
     TooLong,
+    Unauthenticated,
     Unsupported,
     UnsupportedVersion,
 )
@@ -172,7 +177,7 @@ class Reattachment:
             self._turn = self._index(edge)
         elif isinstance(error, (BadReceipt, *UNFIT)):
             route.unfit = error
-        elif isinstance(error, (Overloaded, Draining)):
+        elif isinstance(error, (Overloaded, Draining, LimitReached)):
             route.not_before = now + max(error.retry_after_s, FIRST_JITTER_S)
         elif isinstance(error, EdgeFault):
             route.not_before = now + LONGEST_JITTER_S

@@ -45,4 +45,4 @@ def check_row(commit: Commit, ids: Sequence[int], sampling: Sampling) -> None:
     except ValueError as error:
         raise EdgeFault(f"no token can be drawn from a commit's row: {error}") from None
     if token != commit.ids[-1]:
-        raise EdgeFault(f"a commit's row gives {token} at {commit.length - 1}, the commit {commit.ids[-1]}")
+        raise EdgeFault(f"a commit's row gives another token at {commit.length - 1} than the commit has")

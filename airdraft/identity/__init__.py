@@ -1,0 +1,1 @@
+"""Who is who: certificates, keys and tokens, made and checked. Nothing here listens."""
